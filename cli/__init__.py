@@ -1,0 +1,67 @@
+"""The command `transformer2017`: a file a verb, each a thin call into a room of the package."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from transformer2017 import __version__
+from transformer2017.configuration import RunError, UsageError
+
+# The verb, the module of this folder that runs it, and what it does. Modules are imported when they are called, so
+# that `--help` and `translate` do not wait for what only training needs.
+VERBS = {
+    "train": ("train", "train a model from scratch on aligned text, and evaluate it while it trains"),
+    "translate": ("translate", "translate lines: standard input or a file in, a line out for each"),
+    "evaluate": ("evaluate", "score a model's translations: BLEU and chrF as JSON"),
+    "average": ("average", "average the weights of a run's last checkpoints (§6.1)"),
+}
+
+USAGE = "usage: transformer2017 [-h] [--version] VERB ..."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: The words after the command's name; those of the process if None.
+
+    Returns:
+        The exit code: 0 done, 1 the work failed, 2 the flags or files given are at fault, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except UsageError as error:
+        return _say(error, 2)
+    except RunError as error:
+        return _say(error, 1)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        sys.stderr.close()
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"transformer2017 {__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        raise UsageError(f"there is no verb {verb!r}; choose one of {', '.join(VERBS)}")
+    return importlib.import_module(f"transformer2017.cli.{VERBS[verb][0]}").run(rest)
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<10} {summary}" for verb, (_, summary) in VERBS.items())
+    return f"{USAGE}\n\nThe original Transformer, trained, used and shared.\n\nverbs:\n{verbs}\n\n" + (
+        "transformer2017 VERB --help tells of one verb."
+    )
+
+
+def _say(message: object, code: int) -> int:
+    print(f"transformer2017: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,9 @@
+"""What a user is told: an error is one sentence that names the file, line or flag, and what to do."""
+
+
+class UsageError(ValueError):
+    """The flags or the files given are at fault. The command line prints the sentence and exits with 2."""
+
+
+class RunError(RuntimeError):
+    """The work could not be finished (a full disk, a loss that is not a number). The command line exits with 1."""

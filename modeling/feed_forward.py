@@ -1,0 +1,22 @@
+"""The position-wise feed-forward network (§3.3)."""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from .configuration_transformer2017 import Transformer2017Config
+
+
+class FeedForward(nn.Module):
+    """FFN(x) = max(0, x W_1 + b_1) W_2 + b_2 (§3.3, eq. 2), at each position by itself."""
+
+    def __init__(self, config: Transformer2017Config) -> None:
+        super().__init__()
+        self.w_1 = nn.Linear(config.d_model, config.d_ff)
+        self.activation = ACT2FN[config.activation_function]
+        self.dropout = nn.Dropout(config.activation_dropout)
+        self.w_2 = nn.Linear(config.d_ff, config.d_model)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, length, d_model) to (batch, length, d_model)."""
+        return self.w_2(self.dropout(self.activation(self.w_1(x))))

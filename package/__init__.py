@@ -1,0 +1,16 @@
+"""The original Transformer (Vaswani et al., 2017) as a first-class Hugging Face model.
+
+Importing the package registers its model with transformers' Auto classes.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+
+from .configuration import PRESETS, Transformer2017Config
+from .modeling import Transformer2017ForConditionalGeneration, Transformer2017Model
+
+__version__ = "0.1.0"
+__all__ = ["PRESETS", "Transformer2017Config", "Transformer2017ForConditionalGeneration", "Transformer2017Model"]
+
+AutoConfig.register(Transformer2017Config.model_type, Transformer2017Config)
+AutoModel.register(Transformer2017Config, Transformer2017Model)
+AutoModelForSeq2SeqLM.register(Transformer2017Config, Transformer2017ForConditionalGeneration)

@@ -1,0 +1,40 @@
+"""What every test may use. No test reaches the network."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+import transformer2017
+
+MULTI30K = Path(__file__).parents[1].parent / "shared" / "data" / "multi30k"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(2017)
+
+
+@pytest.fixture
+def multi30k() -> Path:
+    """The folder of the real corpus, which is beside a checkout and never in it."""
+    if not MULTI30K.is_dir():
+        pytest.skip(f"the Multi30k corpus is not at {MULTI30K}")
+    return MULTI30K
+
+
+@pytest.fixture
+def config() -> transformer2017.Transformer2017Config:
+    """A small model whose sizes all differ, so that a mixed-up axis shows."""
+    return transformer2017.Transformer2017Config(
+        vocab_size=97, d_model=32, d_ff=48, num_heads=4, d_k=6, d_v=10, encoder_layers=3, decoder_layers=2
+    )
+
+
+@pytest.fixture
+def model(config) -> transformer2017.Transformer2017ForConditionalGeneration:
+    """A model of that configuration with random weights, in evaluation mode."""
+    return transformer2017.Transformer2017ForConditionalGeneration(config).eval()
