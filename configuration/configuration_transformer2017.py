@@ -102,7 +102,7 @@ class Transformer2017Config(PreTrainedConfig):
 
     def _refuse_misspelt(self, kwargs: dict[str, Any]) -> None:
         """Raises where an unknown field looks like one of ours: transformers would store it and say nothing."""
-        own = [name for name in Transformer2017Config.__annotations__]
+        own = list(Transformer2017Config.__annotations__)
         for name in kwargs:
             if name in self.attribute_map:
                 continue

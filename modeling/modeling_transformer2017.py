@@ -104,6 +104,7 @@ class Transformer2017PreTrainedModel(PreTrainedModel):
 
     @property
     def dummy_inputs(self) -> dict[str, torch.Tensor]:
+        """A tiny batch with padding, for transformers' own checks."""
         input_ids = torch.tensor([[5, 6, 7, 2], [5, 6, 2, self.config.pad_token_id]], device=self.device)
         return {"input_ids": input_ids, "decoder_input_ids": input_ids}
 
@@ -248,6 +249,7 @@ class Transformer2017Model(Transformer2017PreTrainedModel):
         self.post_init()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the matrix that encoder and decoder share."""
         self.shared = self.encoder.embed_tokens = self.decoder.embed_tokens = value
 
     @can_return_tuple
