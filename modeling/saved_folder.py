@@ -1,0 +1,16 @@
+"""What a saved folder says of itself: transformers copies these files into it, so that it loads anywhere."""
+
+from typing import Any
+
+
+class SavedWithCode:
+    """Saves weights, configuration, and the code of this folder, so that the model loads where the package is not."""
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Names the classes of all models, whichever is saved, for `AutoModel` and `AutoModelForSeq2SeqLM`."""
+        self.config.auto_map = {
+            "AutoConfig": "configuration_transformer2017.Transformer2017Config",
+            "AutoModel": "modeling_transformer2017.Transformer2017Model",
+            "AutoModelForSeq2SeqLM": "modeling_transformer2017.Transformer2017ForConditionalGeneration",
+        }
+        super().save_pretrained(*args, **kwargs)
