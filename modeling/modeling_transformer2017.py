@@ -29,6 +29,7 @@ from .decoder import Decoder, DecoderLayer
 from .embeddings import InputEmbedding, positions_of
 from .encoder import Encoder, EncoderLayer
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
+from .pipeline_transformer2017 import CUSTOM_PIPELINES
 
 
 def shift_right(labels: torch.Tensor, config: Transformer2017Config) -> torch.Tensor:
@@ -100,6 +101,7 @@ class Transformer2017PreTrainedModel(PreTrainedModel):
             "AutoModel": "modeling_transformer2017.Transformer2017Model",
             "AutoModelForSeq2SeqLM": "modeling_transformer2017.Transformer2017ForConditionalGeneration",
         }
+        self.config.custom_pipelines = getattr(self.config, "custom_pipelines", None) or CUSTOM_PIPELINES
         super().save_pretrained(*args, **kwargs)
 
     @property
