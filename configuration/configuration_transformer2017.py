@@ -10,6 +10,17 @@ from .presets import PRESETS
 ACTIVATIONS = ("relu", "gelu", "silu")
 
 
+class InstalledPipelines(dict[str, Any]):
+    """The pipelines that a saved folder names, where the installed package has registered the same ones.
+
+    `pipeline(model=folder)` reads the task's name from here, and then asks whether the task's code is in the folder,
+    which would need `trust_remote_code`. It need not: the package's own code runs.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        return False
+
+
 class Transformer2017Config(PreTrainedConfig):
     """The sizes and rates of one Transformer. The defaults are the paper's base model (Table 3).
 
@@ -79,11 +90,13 @@ class Transformer2017Config(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self._refuse_misspelt(kwargs)
+        if kwargs.get("custom_pipelines") and __name__.startswith("transformer2017."):
+            kwargs["custom_pipelines"] = InstalledPipelines(kwargs["custom_pipelines"])
         super().__post_init__(**kwargs)
         if self.num_heads >= 1:
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
-        self._check()
+        self.check()
 
     @classmethod
     def from_preset(cls, name: str, **fields: Any) -> "Transformer2017Config":
@@ -109,7 +122,7 @@ class Transformer2017Config(PreTrainedConfig):
             if close := difflib.get_close_matches(name, own, n=1, cutoff=0.8):
                 raise ValueError(f"Transformer2017Config has no field {name!r}. Did you mean {close[0]!r}?")
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises a sentence for the user where a field is out of its range."""
         sizes = ("vocab_size", "d_model", "d_ff", "num_heads", "d_k", "d_v", "encoder_layers", "decoder_layers")
         for name in sizes:

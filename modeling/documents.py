@@ -1,0 +1,55 @@
+"""Documents in pieces: sentences or lines to translate one by one, and the white space that joins them again."""
+
+import re
+
+# After these a full stop ends no sentence. Only what is common in the languages of the tests; the rest is a guess by
+# the letter that follows.
+ABBREVIATIONS = frozenset(
+    ("mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "cf", "fig", "no", "vol", "approx")
+    + ("z.b", "d.h", "u.a", "bzw", "usw", "ca", "nr", "str", "bd", "abs", "hr", "fr", "m", "mm", "mme")
+)
+SENTENCE_END = re.compile(r"""[.!?…]+["'»”’)\]]*(?=\s)|[。！？]+[」』”’）]*""")
+
+
+def split_lines(text: str) -> list[str]:
+    """Cuts a text after each line break; joined, the pieces are the text again."""
+    return text.splitlines(keepends=True)
+
+
+def split_sentences(text: str) -> list[str]:
+    """Cuts a text after each line break and each end of a sentence; joined, the pieces are the text again.
+
+    A full stop ends a sentence unless an abbreviation, a single letter or a number stands before it, or a small letter
+    comes after the space behind it.
+    """
+    return [sentence for line in split_lines(text) for sentence in _sentences_of_line(line)]
+
+
+def _sentences_of_line(line: str) -> list[str]:
+    pieces, start = [], 0
+    for match in SENTENCE_END.finditer(line):
+        end = match.end()
+        while end < len(line) and line[end].isspace():
+            end += 1
+        if end < len(line) and _ends_sentence(line[start : match.start()], match.group(), line[end:]):
+            pieces.append(line[start:end])
+            start = end
+    return [*pieces, line[start:]] if start < len(line) else pieces
+
+
+def _ends_sentence(before: str, mark: str, after: str) -> bool:
+    if mark[0] != "." or len(mark.rstrip("\"'»”’)]")) > 1:
+        return not after[0].islower()
+    word = before.split()[-1] if before.split() else ""
+    word = word.lstrip("\"'«“‘([")
+    ambiguous = word.lower() in ABBREVIATIONS or word.isdigit() or (len(word) == 1 and word.isalpha())
+    return not ambiguous and not after[0].islower()
+
+
+def strip_white_space(piece: str) -> tuple[str, str, str]:
+    """The white space before a piece, the piece, and the white space after it."""
+    core = piece.strip()
+    if not core:
+        return "", "", piece
+    start = piece.index(core)
+    return piece[:start], core, piece[start + len(core) :]
