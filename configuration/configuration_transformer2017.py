@@ -96,7 +96,7 @@ class Transformer2017Config(PreTrainedConfig):
         if self.num_heads >= 1:
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
-        self._check()
+        self.check()
 
     @classmethod
     def from_preset(cls, name: str, **fields: Any) -> "Transformer2017Config":
@@ -122,7 +122,7 @@ class Transformer2017Config(PreTrainedConfig):
             if close := difflib.get_close_matches(name, own, n=1, cutoff=0.8):
                 raise ValueError(f"Transformer2017Config has no field {name!r}. Did you mean {close[0]!r}?")
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises a sentence for the user where a field is out of its range."""
         sizes = ("vocab_size", "d_model", "d_ff", "num_heads", "d_k", "d_v", "encoder_layers", "decoder_layers")
         for name in sizes:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MultiHeadAttention
@@ -16,28 +15,15 @@ class EncoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: Transformer2017Config, layer_idx: int) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(config, layer_idx=layer_idx)
+        self.self_attention = MultiHeadAttention(config, layer_idx)
         self.self_attention_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        """(batch, source_len, d_model) to the same shape."""
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """(batch, source_len, d_model) to the same shape; the mask hides padding."""
         attended, _ = self.self_attention(x, attention_mask, **kwargs)
         x = self.self_attention_norm(x + self.dropout(attended))
         x = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
-        return x
-
-
-class Encoder(nn.ModuleList):
-    """A stack of N identical layers, with no normalisation after the last (§3.1)."""
-
-    def __init__(self, config: Transformer2017Config) -> None:
-        super().__init__(EncoderLayer(config, layer_idx) for layer_idx in range(config.encoder_layers))
-
-    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        """(batch, source_len, d_model) to the same shape; the mask hides padding."""
-        for layer in self:
-            x = layer(x, attention_mask, **kwargs)
         return x

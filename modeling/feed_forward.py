@@ -1,7 +1,6 @@
 """The position-wise feed-forward network (§3.3)."""
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration_transformer2017 import Transformer2017Config
@@ -17,6 +16,6 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.activation_dropout)
         self.w_2 = nn.Linear(config.d_ff, config.d_model)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, length, d_model) to (batch, length, d_model)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, length, d_model) to the same shape."""
         return self.w_2(self.dropout(self.activation(self.w_1(x))))

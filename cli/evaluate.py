@@ -1,0 +1,25 @@
+"""`transformer2017 evaluate`: sacreBLEU's scores of a model's translations, as JSON."""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def run(argv: list[str]) -> int:
+    """Translates the source with the model and scores the result against the target."""
+    parser = argparse.ArgumentParser("transformer2017 evaluate", description=__doc__)
+    parser.add_argument("model", help="a model's folder, or its name on the Hub")
+    parser.add_argument("--source", required=True, type=Path, help="text to translate, a sentence a line")
+    parser.add_argument("--target", required=True, type=Path, help="its translation, line by line")
+    parser.add_argument("--target_language", help="language code; taken from the file's ending (test.de) if absent")
+    parser.add_argument("--num_beams", type=int, help="beam size; the model's own (4) if absent")
+    parser.add_argument("--batch_size", type=int, default=64, help="sentences at once (default: 64)")
+    flags = parser.parse_args(argv)
+    from transformer2017.training.evaluation import evaluate_files
+
+    generation = {} if flags.num_beams is None else {"num_beams": flags.num_beams}
+    scores = evaluate_files(
+        flags.model, flags.source, flags.target, flags.target_language, flags.batch_size, **generation
+    )
+    print(json.dumps(scores, indent=2, ensure_ascii=False))
+    return 0

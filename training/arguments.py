@@ -1,0 +1,304 @@
+"""The flags of a run: where the data is, how text becomes tokens, the model's sizes, and how it is trained."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+
+from transformer2017.configuration import PRESETS, Transformer2017Config, UsageError
+
+# Fields of the configuration that the tokenizer or the model sets, not the user.
+NOT_FLAGS = {
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+    "is_encoder_decoder",
+    "tie_word_embeddings",
+    "use_cache",
+    "format_version",
+}
+
+
+@dataclass
+class DataArguments:
+    """Where the pairs come from, and which of them are left out."""
+
+    _argument_group_name = "data"
+
+    train_source: list[str] | None = field(
+        default=None, metadata={"help": "Text to learn from, a sentence a line. Several files are several corpora."}
+    )
+    train_target: list[str] | None = field(
+        default=None, metadata={"help": "Its translation, line by line; as many files as --train_source."}
+    )
+    validation_source: str | None = field(default=None, metadata={"help": "Text to evaluate on while training."})
+    validation_target: str | None = field(default=None, metadata={"help": "Its translation, line by line."})
+    source_language: str | None = field(
+        default=None, metadata={"help": "Language code, such as en; taken from the file's ending (train.en) if absent."}
+    )
+    target_language: str | None = field(default=None, metadata={"help": "The same for the target."})
+    max_length: int = field(
+        default=256, metadata={"help": "Leave out pairs with more tokens than this on either side."}
+    )
+    max_length_ratio: float | None = field(
+        default=None,
+        metadata={"help": "Leave out pairs of which one side is more than this many times as long as the other, in words."},
+    )
+    drop_broken: bool = field(
+        default=True, metadata={"help": "Leave out pairs with replacement or control characters."}
+    )
+    drop_duplicates: bool = field(default=False, metadata={"help": "Leave out pairs that came before."})
+    drop_copies: bool = field(default=False, metadata={"help": "Leave out pairs whose target is their source."})
+
+
+@dataclass
+class TokenizerArguments:
+    """How text becomes tokens. The size of the vocabulary is the model's `--vocab_size`."""
+
+    _argument_group_name = "tokenizer"
+
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "An existing tokenizer: a folder, a tokenizer.json or a SentencePiece model. None is trained then."},
+    )
+    tokenizer_type: str = field(
+        default="bpe", metadata={"help": "What to train: bpe, unigram, wordpiece or symbols.", "choices": ["bpe", "unigram", "wordpiece", "symbols"]}
+    )
+    symbol_pattern: str = field(
+        default=r"\S+",
+        metadata={"help": "For symbols: what one symbol is, as a regular expression. \\S makes each character one."},
+    )
+
+
+def _config_fields() -> list[tuple]:
+    """The configuration's fields as optional flags, each with the sentence that its docstring has for it."""
+    sentences = re.findall(r"^        (\w+): (.+?)(?=^        \w+: |^    \w)", Transformer2017Config.__doc__, re.M | re.S)
+    help_of = {name: " ".join(text.split()) for name, text in sentences}
+    return [
+        (name, kind | None, field(default=None, metadata={"help": help_of.get(name, "").replace("%", "%%")}))
+        for name, kind in Transformer2017Config.__annotations__.items()
+        if name not in NOT_FLAGS and name in help_of
+    ]
+
+
+def _overrides(self: "ModelArguments") -> dict[str, object]:
+    """The fields that the user gave, which differ from the preset's."""
+    given = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("preset", "model")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+ModelArguments = dataclasses.make_dataclass(
+    "ModelArguments",
+    [
+        ("preset", str, field(default="base", metadata={"help": "Sizes: a row of the paper's Table 3, or small or tiny.", "choices": list(PRESETS)})),
+        *_config_fields(),
+    ],
+    namespace={
+        "_argument_group_name": "model",
+        "__doc__": "The model's sizes: a preset, and every field of the configuration to override it.",
+        "overrides": _overrides,
+    },
+)
+
+
+@dataclass
+class TrainingArguments(Seq2SeqTrainingArguments):
+    """`Seq2SeqTrainingArguments` with the paper's defaults (§5), and what it has no field for."""
+
+    _argument_group_name = "training (every field of Seq2SeqTrainingArguments)"
+
+    recipe: str | None = field(
+        default=None,
+        metadata={
+            "help": "Defaults for all that is not given: paper-base, paper-big or small-data; chosen by the corpus if absent.",
+            "choices": ["paper-base", "paper-big", "small-data"],
+        },
+    )
+    batch_tokens: int = field(
+        default=25000, metadata={"help": "Source tokens, and target tokens, of one update over all devices, at most (§5.1)."}
+    )
+    device_batch_tokens: int | None = field(
+        default=None,
+        metadata={"help": "The most of them that one device takes at once; accumulation makes up the rest."},
+    )
+    average_checkpoints: int = field(
+        default=5, metadata={"help": "Average the weights of the last this many checkpoints at the end (§6.1); 0: do not."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after this many evaluations without a better score."}
+    )
+    sample_outputs: int = field(default=3, metadata={"help": "Translations to show at each evaluation."})
+
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "The rate at the end of warm-up; d_model^-0.5 * warmup_steps^-0.5 (§5.3) if absent."}
+    )
+    lr_scheduler_type: str = field(
+        default="inverse_sqrt", metadata={"help": "inverse_sqrt is the paper's (§5.3); or another of transformers'."}
+    )
+    warmup_steps: float = field(default=4000, metadata={"help": "Updates over which the rate rises (§5.3)."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "Adam's beta2 (§5.3)."})
+    adam_epsilon: float = field(default=1e-9, metadata={"help": "Adam's epsilon (§5.3)."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm; 0: do not, as the paper."})
+    max_steps: int = field(default=100_000, metadata={"help": "Updates (§5.2); -1: as many as num_train_epochs makes."})
+    eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate: no, steps or epoch."})
+    eval_steps: float = field(default=1000, metadata={"help": "Updates between evaluations."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."})
+    save_steps: float = field(default=1000, metadata={"help": "Updates between checkpoints."})
+    save_total_limit: int | None = field(default=6, metadata={"help": "Checkpoints to keep; the best one always is."})
+    metric_for_best_model: str = field(default="bleu", metadata={"help": "What makes a checkpoint the best: bleu, chrf, loss..."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint, not the last."})
+    generation_num_beams: int | None = field(default=1, metadata={"help": "Beam size of evaluations while training."})
+    logging_steps: float = field(default=50, metadata={"help": "Updates between the points of the curves."})
+    predict_with_generate: bool = field(default=True, metadata={"help": "Translate the validation set at each evaluation."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Not needed: batches hold only what the model takes."})
+    seed: int = field(default=2017, metadata={"help": "Seed of weights, order of data, and dropout."})
+
+
+# What `--recipe` sets. A flag on the command line, or in the file of flags, goes before it.
+RECIPES: dict[str, dict[str, object]] = {
+    # §5 and Table 3: 100K steps; the last 5 checkpoints are averaged (§6.1).
+    "paper-base": {"preset": "base"},
+    # §6.1: dropout 0.3 comes with the preset; 300K steps; the last 20 checkpoints are averaged.
+    "paper-big": {"preset": "big", "max_steps": 300_000, "average_checkpoints": 20, "save_total_limit": 21},
+    # Below some 200 thousand pairs: small vocabulary, strong dropout, small updates
+    # (Araabi and Monz, 2020, "Optimizing Transformer for Low-Resource Neural Machine Translation", arXiv 2011.02266;
+    # Sennrich and Zhang, 2019, arXiv 1905.11901).
+    "small-data": {
+        "preset": "small",
+        "dropout": 0.3,
+        "batch_tokens": 4096,
+        "learning_rate": 1e-3,
+        "warmup_steps": 1000,
+        "max_steps": -1,
+        "num_train_epochs": 40,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "early_stopping_patience": 8,
+        "logging_steps": 20,
+    },
+}
+SMALL_DATA_PAIRS = 200_000
+
+
+@dataclass
+class RunArguments:
+    """All flags of a run."""
+
+    data: DataArguments
+    tokenizer: TokenizerArguments
+    model: ModelArguments
+    training: TrainingArguments
+
+
+class Flags:
+    """The words of a command line, read in two steps: the data decides which recipe fills in what was not given.
+
+    Args:
+        argv: The words; the first may be a YAML or JSON file of flags.
+
+    Raises:
+        UsageError: If a flag is unknown or its value is of the wrong kind.
+    """
+
+    def __init__(self, argv: list[str]) -> None:
+        self.argv = list(argv)
+        self.from_file: dict[str, object] = {}
+        if self.argv and not self.argv[0].startswith("-"):
+            self.from_file = read_flag_file(Path(self.argv.pop(0)))
+        self.given = set(self.from_file) | {
+            word.split("=")[0].removeprefix("--").replace("-", "_") for word in self.argv if word.startswith("--")
+        }
+        self.parser = _Parser(
+            [DataArguments, TokenizerArguments, ModelArguments, TrainingArguments],
+            prog="transformer2017 train",
+            usage="transformer2017 train [FLAGS.yaml|FLAGS.json] --FLAG VALUE ...",
+            description="Trains a model from scratch on aligned text, and evaluates it while it trains.",
+            formatter_class=_ReadableHelp,
+            allow_abbrev=False,
+        )
+        self.parser.refuse_unknown(self.from_file)
+        self.parser.set_defaults(**self.from_file)
+        self.namespace = self.parser.parse_args(self.argv)
+
+    def data(self) -> DataArguments:
+        """Where the data is."""
+        names = {one.name for one in dataclasses.fields(DataArguments)}
+        return DataArguments(**{name: value for name, value in vars(self.namespace).items() if name in names})
+
+    def output_dir(self) -> Path:
+        """Where the run's files go."""
+        if not self.namespace.output_dir:
+            raise UsageError("Say where the model goes: --output_dir FOLDER.")
+        return Path(self.namespace.output_dir)
+
+    def recipe_for(self, pairs: int) -> str:
+        """The recipe asked for, or the one that suits a corpus of that size."""
+        return self.namespace.recipe or ("small-data" if pairs < SMALL_DATA_PAIRS else "paper-base")
+
+    def with_recipe(self, recipe: str) -> RunArguments:
+        """All flags, those not given filled in by the recipe."""
+        defaults = {**RECIPES[recipe], "recipe": recipe}
+        if "num_train_epochs" in self.given and "max_steps" not in self.given:
+            defaults["max_steps"] = -1
+        self.parser.set_defaults(**defaults)
+        self.parser.set_defaults(**self.from_file)
+        try:
+            return RunArguments(*self.parser.parse_args_into_dataclasses(self.argv, look_for_args_file=False))
+        except (ValueError, TypeError) as error:
+            raise UsageError(str(error)) from error
+
+
+class _Parser(HfArgumentParser):
+    """Faults of the user are raised as one sentence, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
+        if unknown:
+            self.refuse_unknown([unknown[1].replace("-", "_")])
+        raise UsageError(f"{message}. All flags: {self.prog} --help")
+
+    def refuse_unknown(self, names: Iterable[str]) -> None:
+        """Raises for the first name that is no flag, with the flag it may have been meant for."""
+        known = [action.dest for action in self._actions]
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean --{close[0]}?" if close else ""
+                raise UsageError(f"There is no flag --{name}.{hint} All flags: {self.prog} --help")
+
+
+class _ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
+    """One spelling of each flag, and its value's name short."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=110)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.dest == "help":
+            return super()._format_action_invocation(action)
+        value = "" if action.nargs == 0 else (" " + self._format_args(action, "VALUE"))
+        return action.option_strings[0] + value
+
+
+def read_flag_file(path: Path) -> dict[str, object]:
+    """Reads flags from a YAML or JSON file.
+
+    Raises:
+        UsageError: If it cannot be read, or does not hold names and values.
+    """
+    try:
+        flags = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read as a YAML or JSON file of flags: {error}") from error
+    if not isinstance(flags, dict):
+        raise UsageError(f"{path} must hold flags as names and values, such as `d_model: 256`.")
+    return {str(name).replace("-", "_"): value for name, value in flags.items()}

@@ -1,0 +1,228 @@
+"""Pairs of sentences from files to token ids on disk: text -> `Dataset` of source and target -> token ids.
+
+Both are memory-mapped Arrow files in the run's folder, so that a corpus larger than memory trains as a small one does.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from transformer2017.configuration import UsageError
+
+from .arguments import DataArguments
+from .cleaning import Cleaner
+
+ROWS_AT_ONCE = 10_000
+TEXT = pa.schema({"source": pa.string(), "target": pa.string()})
+TOKENS = pa.schema(
+    {
+        "input_ids": pa.list_(pa.int32()),
+        "labels": pa.list_(pa.int32()),
+        "source_length": pa.int32(),
+        "target_length": pa.int32(),
+    }
+)
+NOT_A_LANGUAGE = {"txt", "src", "tgt", "trg", "tok", "bpe", "raw", "tsv", "csv", "gz"}
+
+
+def read_pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
+    """Reads two files line by line.
+
+    Raises:
+        UsageError: If a file is missing, empty or not UTF-8, or one has more lines than the other.
+    """
+    counts = [0, 0]
+    for source_line, target_line in itertools.zip_longest(_lines(source), _lines(target)):
+        counts[0] += source_line is not None
+        counts[1] += target_line is not None
+        if source_line is not None and target_line is not None:
+            yield source_line, target_line
+    if counts[0] != counts[1]:
+        raise UsageError(
+            f"{source} has {counts[0]:,} lines and {target} has {counts[1]:,}: "
+            "line n of one must be the translation of line n of the other."
+        )
+    if not counts[0]:
+        raise UsageError(f"{source} and {target} are empty.")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file without their ends. Only a line feed ends a line, as for other tools (`wc`, `paste`)."""
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    raise UsageError(
+                        f"{path}, line {number}: byte {error.start + 1} is not UTF-8. "
+                        f"Convert the file, for example: iconv -f LATIN1 -t UTF-8 {path.name}"
+                    ) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def language_of(path: str | None) -> str | None:
+    """The language code that a file's name ends with (train.en), if it looks like one."""
+    ending = Path(path or "").suffix[1:]
+    return ending if re.fullmatch("[a-z]{2,3}", ending) and ending not in NOT_A_LANGUAGE else None
+
+
+def store(path: Path, schema: pa.Schema, batches: Iterable[dict[str, list]]) -> Dataset:
+    """Writes rows to an Arrow file, whole or not at all, and opens it memory-mapped."""
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+        for batch in batches:
+            writer.write_batch(pa.record_batch([pa.array(batch[name], schema.field(name).type) for name in schema.names], schema))
+    os.replace(partial, path)
+    return Dataset.from_file(str(path))
+
+
+def in_batches(rows: Iterable[tuple], names: list[str]) -> Iterator[dict[str, list]]:
+    """Groups rows into columns of some thousand values."""
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        yield dict(zip(names, map(list, zip(*chunk, strict=True)), strict=True))
+
+
+@dataclass
+class Corpus:
+    """Pairs of sentences, and what is known of them."""
+
+    pairs: Dataset
+    source_language: str | None = None
+    target_language: str | None = None
+    files: list[str] = field(default_factory=list)
+    report: str = ""
+
+
+def training_corpus(arguments: DataArguments, folder: Path) -> Corpus:
+    """Reads the training pairs, leaves out the faulty ones, and keeps the rest in an Arrow file of `folder`."""
+    sources, targets = arguments.train_source or [], arguments.train_target or []
+    if not sources or len(sources) != len(targets):
+        raise UsageError("Give --train_source and --train_target, as many files of one as of the other.")
+    return _corpus(arguments, list(zip(sources, targets, strict=True)), folder, "train")
+
+
+def validation_corpus(arguments: DataArguments, folder: Path) -> Corpus | None:
+    """Reads the validation pairs, all of them, if any are given."""
+    if arguments.validation_source is None and arguments.validation_target is None:
+        return None
+    if arguments.validation_source is None or arguments.validation_target is None:
+        raise UsageError("Give both of --validation_source and --validation_target, or neither.")
+    whole = DataArguments(drop_broken=False)
+    return _corpus(whole, [(arguments.validation_source, arguments.validation_target)], folder, "validation")
+
+
+def _corpus(arguments: DataArguments, files: list[tuple[str, str]], folder: Path, name: str) -> Corpus:
+    path = folder / f"{name}.pairs.arrow"
+    signature = _signature(files, dataclasses.asdict(arguments))
+    report = _reusable(path, signature)
+    if report is None:
+        cleaner = Cleaner(arguments)
+        pairs = itertools.chain.from_iterable(read_pairs(Path(s), Path(t)) for s, t in files)
+        store(path, TEXT, in_batches(cleaner.clean(pairs), TEXT.names))
+        report = cleaner.report()
+        if not cleaner.kept:
+            raise UsageError(f"No pair of {files[0][0]} and {files[0][1]} is left: {report}.")
+        _remember(path, signature, report)
+    source, target = files[0]
+    return Corpus(
+        Dataset.from_file(str(path)),
+        arguments.source_language or language_of(source),
+        arguments.target_language or language_of(target),
+        [name for pair in files for name in pair],
+        report,
+    )
+
+
+def tokenize(corpus: Dataset, tokenizer: PreTrainedTokenizerBase, path: Path, max_length: int | None) -> tuple[Dataset, str]:
+    """Turns pairs into token ids with their lengths, in an Arrow file; made once for a corpus and a tokenizer.
+
+    Args:
+        path: The Arrow file to write, or to use if it was made from the same pairs with the same tokenizer.
+        max_length: Pairs with more tokens on a side are left out; None keeps all.
+
+    Returns:
+        Rows of `input_ids`, `labels` and both lengths (the end token counted), and a line about what was left out.
+    """
+    pairs_file = corpus.cache_files[0]["filename"]
+    signature = _signature([(pairs_file,)], {"tokenizer": _vocabulary_digest(tokenizer), "max_length": max_length})
+    if (report := _reusable(path, signature)) is not None:
+        return Dataset.from_file(str(path)), report
+    left_out = 0
+
+    def batches() -> Iterator[dict[str, list]]:
+        nonlocal left_out
+        for rows in corpus.iter(ROWS_AT_ONCE):
+            batch = tokenize_batch(rows["source"], rows["target"], tokenizer, max_length)
+            left_out += len(rows["source"]) - len(batch["labels"])
+            yield batch
+
+    dataset = store(path, TOKENS, batches())
+    report = f"{left_out:,} pairs with more than {max_length} tokens on a side left out" if left_out else ""
+    _remember(path, signature, report)
+    return dataset, report
+
+
+def tokenize_batch(
+    sources: list[str], targets: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None
+) -> dict[str, list]:
+    """Encodes pairs, each side ending in the end token, without those that are too long."""
+    source_ids = tokenizer(sources, return_attention_mask=False)["input_ids"]
+    target_ids = tokenizer(text_target=targets, return_attention_mask=False)["input_ids"]
+    kept = [
+        (source, target)
+        for source, target in zip(source_ids, target_ids, strict=True)
+        if max_length is None or max(len(source), len(target)) <= max_length
+    ]
+    return {
+        "input_ids": [source for source, _ in kept],
+        "labels": [target for _, target in kept],
+        "source_length": [len(source) for source, _ in kept],
+        "target_length": [len(target) for _, target in kept],
+    }
+
+
+def _vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A fingerprint of what the tokenizer does."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    description = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha256(description.encode()).hexdigest()
+
+
+def _signature(files: list[tuple[str, ...]], settings: dict[str, object]) -> str:
+    """What a stored file was made of: the files with their sizes and times, and the settings."""
+    facts = []
+    for path in itertools.chain.from_iterable(files):
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+        facts.append([os.path.abspath(path), status.st_size, status.st_mtime_ns])
+    return json.dumps([facts, settings], sort_keys=True, default=str)
+
+
+def _remember(path: Path, signature: str, report: str) -> None:
+    """Notes what a stored file was made of."""
+    path.with_suffix(".json").write_text(json.dumps({"made_of": signature, "report": report}), encoding="utf-8")
+
+
+def _reusable(path: Path, signature: str) -> str | None:
+    """The report of a stored file, if it was made of the same."""
+    note = path.with_suffix(".json")
+    if not (path.is_file() and note.is_file()):
+        return None
+    memory = json.loads(note.read_text(encoding="utf-8"))
+    return memory["report"] if memory["made_of"] == signature else None

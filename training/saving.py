@@ -1,0 +1,46 @@
+"""Writing a model folder whole or not at all."""
+
+import os
+import shutil
+from pathlib import Path
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+MARK = "config.json"  # a folder without it is no model folder: it comes last, and goes first
+
+
+def paper_generation_config(model: PreTrainedModel) -> GenerationConfig:
+    """Beam size 4, length penalty 0.6, output at most 50 tokens longer than the input (§6.1).
+
+    Departure: transformers divides by length ** 0.6, where the paper divides by ((5 + length) / 6) ** 0.6.
+    """
+    config = model.config
+    generation = GenerationConfig(
+        num_beams=4,
+        length_penalty=0.6,
+        early_stopping=True,
+        pad_token_id=config.pad_token_id,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
+    )
+    generation.max_tokens_beyond_input = 50
+    return generation
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str = "") -> None:
+    """Writes model, tokenizer and card beside the folder, then moves them in, the file that makes it a model last.
+
+    So whoever looks finds the old model, no model, or the new one, and never a mixture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / ".writing"
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(beside)
+    tokenizer.save_pretrained(beside)
+    if card:
+        (beside / "README.md").write_text(card, encoding="utf-8")
+    (folder / MARK).unlink(missing_ok=True)
+    for file in sorted(beside.iterdir(), key=lambda file: file.name == MARK):
+        os.replace(file, folder / file.name)
+    beside.rmdir()

@@ -1,0 +1,163 @@
+"""Text to tokens: one vocabulary for source and target (§5.1), saved so that plain `AutoTokenizer` loads it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from transformer2017.configuration import UsageError
+
+from .arguments import TokenizerArguments
+
+PAD, START, END, UNKNOWN = SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>"]
+BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
+SPACE = "▁"  # what stands for a space inside a token, as in SentencePiece
+ALPHABET_SHARE = 0.5  # of the vocabulary: characters beyond that, the rarest, are spelt as bytes
+
+
+def train_tokenizer(lines: Iterator[str], arguments: TokenizerArguments, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Learns a vocabulary from source and target together (§5.1).
+
+    Args:
+        lines: Sentences of both sides.
+        vocab_size: Tokens to make, special and byte tokens included.
+
+    Raises:
+        UsageError: If the text has too few different words for a vocabulary of that size.
+    """
+    if arguments.tokenizer_type == "symbols":
+        return as_pretrained(_symbol_table(lines, arguments.symbol_pattern))
+    train = {"bpe": _train_bpe, "unigram": _train_unigram, "wordpiece": _train_wordpiece}[arguments.tokenizer_type]
+    smallest = len(SPECIAL_TOKENS) + len(BYTE_TOKENS) + 1
+    if vocab_size < smallest:
+        raise UsageError(f"--vocab_size {vocab_size} is too small: special and byte tokens alone are {smallest - 1}.")
+    tokenizer = train(lines, vocab_size)
+    if (possible := tokenizer.get_vocab_size()) < vocab_size:
+        raise UsageError(
+            f"--vocab_size {vocab_size} is more than this text supports: it gives at most {possible} tokens. "
+            f"Choose --vocab_size {possible} or less, or give more text."
+        )
+    return as_pretrained(tokenizer)
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer that exists: a folder (or a name on the Hub), or a `tokenizer.json`.
+
+    Raises:
+        UsageError: If there is none, or it lacks a token for padding, start, end or unknown.
+    """
+    try:
+        if path.endswith(".json"):
+            return as_pretrained(Tokenizer.from_file(path))
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:
+        raise UsageError(f"--tokenizer {path} cannot be loaded: {error}") from error
+    for name in ("pad_token", "eos_token"):
+        if getattr(tokenizer, name) is None:
+            raise UsageError(f"--tokenizer {path} has no {name}, which training needs.")
+    return tokenizer
+
+
+def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Wraps a tokenizer for transformers."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=START,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        padding_side="right",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def _train_bpe(lines: Iterator[str], vocab_size: int) -> Tokenizer:
+    """Byte-pair encoding (Sennrich et al., 2016), the paper's for English to German."""
+    tokenizer = _subword_tokenizer(models.BPE(unk_token=UNKNOWN, byte_fallback=True, fuse_unk=False))
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS + BYTE_TOKENS,
+        limit_alphabet=int(vocab_size * ALPHABET_SHARE),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return _with_plain_byte_tokens(tokenizer)
+
+
+def _train_unigram(lines: Iterator[str], vocab_size: int) -> Tokenizer:
+    """A unigram language model over subwords (Kudo, 2018)."""
+    tokenizer = _subword_tokenizer(models.Unigram())
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS + BYTE_TOKENS,
+        unk_token=UNKNOWN,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    description = json.loads(tokenizer.to_str())
+    description["model"]["byte_fallback"] = True
+    return _with_plain_byte_tokens(Tokenizer.from_str(json.dumps(description)))
+
+
+def _train_wordpiece(lines: Iterator[str], vocab_size: int) -> Tokenizer:
+    """Word pieces, longest match first (Wu et al., 2016), the paper's for English to French. They have no byte fallback."""
+    tokenizer = _subword_tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=""))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL_TOKENS,
+        limit_alphabet=int(vocab_size * ALPHABET_SHARE),
+        continuing_subword_prefix="",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return tokenizer
+
+
+def _symbol_table(lines: Iterator[str], pattern: str) -> Tokenizer:
+    """A table of whole symbols: letters, phonemes, characters. Decoding puts a space between them."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
+    tokenizer.post_processor = _end_with_end_token()
+    trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL_TOKENS, show_progress=False)
+    tokenizer.train_from_iterator(lines, trainer)
+    return tokenizer
+
+
+def _subword_tokenizer(model: models.Model) -> Tokenizer:
+    """What the subword kinds share: words begin with the space before them, and decoding gives the text back exactly."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(SPACE, behavior="merged_with_next"),
+            pre_tokenizers.Punctuation(behavior="isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = _end_with_end_token()
+    return tokenizer
+
+
+def _end_with_end_token() -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, SPECIAL_TOKENS.index(END))])
+
+
+def _with_plain_byte_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """Makes the byte tokens, special only so that training put them in, plain words of the vocabulary again.
+
+    Special, they would be left out of decoded text, and a literal <0x41> in the input would be taken for one.
+    """
+    description = json.loads(tokenizer.to_str())
+    description["added_tokens"] = [token for token in description["added_tokens"] if token["content"] in SPECIAL_TOKENS]
+    return Tokenizer.from_str(json.dumps(description))
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes the tokenizer so that `AutoTokenizer.from_pretrained(folder)` gives it back."""
+    tokenizer.save_pretrained(folder)
