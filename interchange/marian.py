@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from .layout import State, halves_from_interleaved, layer_parts, reorder_d_model
-from .report import Report, Sources, logits_of, padded, sample_sources, without_padding
+from .report import Report, Sources, compare_models
 
 LOGITS_TOLERANCE = 1e-5
 SINUSOID_TOLERANCE = 1e-4  # between a table of positions in a checkpoint and the formula of §3.5
@@ -42,7 +42,7 @@ def marian_from(model: Transformer2017ForConditionalGeneration) -> MarianMTModel
             renamed[f"{theirs}.{kind}"] = state[f"{ours}.{kind}"]
     if config.logits_bias:
         renamed["final_logits_bias"] = state["lm_head.bias"][None]  # (1, vocab_size)
-    _load_all(marian, renamed, {"lm_head", "embed_tokens", "embed_positions", "final_logits_bias"})
+    load_all_weights(marian, renamed, {"lm_head", "embed_tokens", "embed_positions", "final_logits_bias"})
     marian.generation_config = GenerationConfig.from_dict(model.generation_config.to_dict())
     return marian.to(model.dtype)
 
@@ -81,7 +81,7 @@ def _marian_config(config: Transformer2017Config) -> MarianConfig:
     )
 
 
-def _load_all(model: torch.nn.Module, state: State, may_be_missing: set[str]) -> None:
+def load_all_weights(model: torch.nn.Module, state: State, may_be_missing: set[str]) -> None:
     """Loads weights by name, and makes sure that none is left over and none is forgotten."""
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not any(part in name for part in may_be_missing)]
@@ -113,7 +113,8 @@ def export_marian(
         tokenizer.save_pretrained(output_dir)
     report = Report(f"marian export to {output_dir}")
     report.note(f"sequences of up to {MAX_POSITIONS} tokens: MarianMT has a table of positions")
-    compare(report, model, MarianMTModel.from_pretrained(output_dir, dtype=model.dtype).eval(), sources)
+    exported = MarianMTModel.from_pretrained(output_dir, dtype=model.dtype).eval()
+    compare_models(report, model, exported, sources, LOGITS_TOLERANCE)
     return report
 
 
@@ -143,7 +144,7 @@ def transformer2017_from(marian: MarianMTModel) -> Transformer2017ForConditional
     else:
         for half, table in positions.items():
             own[f"model.{half}.embedding.positions.weight"] = table
-    _load_all(model, own, {"lm_head.weight", "embed_tokens"})
+    load_all_weights(model, own, {"lm_head.weight", "embed_tokens"})
     model.generation_config = GenerationConfig.from_dict(marian.generation_config.to_dict())
     return model.to(marian.dtype)
 
@@ -243,25 +244,5 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
     if marian.config.encoder_layerdrop or marian.config.decoder_layerdrop:
         report.note("layer-drop, which acts in training only, is not in the paper's model and was left out")
     reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir, dtype=marian.dtype).eval()
-    compare(report, marian, reloaded, sources)
+    compare_models(report, marian, reloaded, sources, LOGITS_TOLERANCE)
     return report
-
-
-def compare(
-    report: Report, one: Any, other: Any, sources: Sources | None, tolerance: float = LOGITS_TOLERANCE
-) -> None:
-    """Compares two models of transformers: logits, and greedy translations, of the same sentences."""
-    config = one.config
-    end = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
-    pad, start = config.pad_token_id, config.decoder_start_token_id
-    if sources is None:
-        sources = sample_sources(config.vocab_size, {pad, start, end, config.bos_token_id}, end)
-        report.note("compared on sentences of random tokens")
-    targets = [[start, *source[:-1]] for source in sources]
-    pairs = zip(logits_of(one, sources, targets, pad), logits_of(other, sources, targets, pad), strict=True)
-    report.compare_logits(pairs, tolerance)
-    settings = {"num_beams": 1, "do_sample": False, "max_length": None, "max_new_tokens": 64}
-    translations = [
-        without_padding(model.generate(**padded(sources, pad), **settings), start, end, pad) for model in (one, other)
-    ]
-    report.compare_translations(translations[0], translations[1], "greedy")

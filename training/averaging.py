@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers.trainer_utils import sort_checkpoints
-
 from transformer2017.configuration import UsageError
+from transformers.trainer_utils import sort_checkpoints
 
 WEIGHTS = "model.safetensors"
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pyarrow as pa
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
-
 from transformer2017.configuration import UsageError
+from transformers import PreTrainedTokenizerBase
 
 from .arguments import DataArguments
 from .cleaning import Cleaner
