@@ -1,4 +1,4 @@
-"""Beam search as it happened (§6.1): the beams alive at each step, what each could have said, and why the winner won."""
+"""Beam search as it happened (§6.1): the beams alive at each step, what they could have said, why the winner won."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class Hypothesis:
 
     @property
     def total(self) -> float:
-        """log P(translation | source), in nats."""
+        """The logarithm of P(translation | source), in nats."""
         return sum(self.log_probabilities)
 
     @property
@@ -171,8 +171,8 @@ def why_the_winner_won(hypotheses: tuple[Hypothesis, ...]) -> str:
     runner = others[0]
     facts = (
         f"The winner's score is {winner.score:.3f}: its log-probability {winner.total:.3f}, divided by "
-        f"{winner.penalty:.3f} for its {len(winner.tokens)} tokens. The next has {runner.score:.3f}: {runner.total:.3f} "
-        f"divided by {runner.penalty:.3f} for {len(runner.tokens)} tokens. "
+        f"{winner.penalty:.3f} for its {len(winner.tokens)} tokens. The next has {runner.score:.3f}: "
+        f"{runner.total:.3f} divided by {runner.penalty:.3f} for {len(runner.tokens)} tokens. "
     )
     likelier = [h for h in others if h.total > winner.total]
     if likelier:

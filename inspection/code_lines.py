@@ -5,9 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedModel
-
 from transformer2017.configuration import RunError
+from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

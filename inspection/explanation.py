@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 from transformer2017.configuration import UsageError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .beams import Search, search
 from .recording import Recording, recording
@@ -145,7 +144,9 @@ def explain(
             logits = model(**inputs, decoder_input_ids=read, use_cache=False).logits[0].float().cpu()
     finally:
         model.train(was_training)
-    return _assemble(model, tokenizer, text, inputs["input_ids"][0].tolist(), target, found, record, logits, walk_layer)
+    return _assemble(
+        model, tokenizer, text, inputs["input_ids"][0].tolist(), target, found, record, logits, walk_layer
+    )
 
 
 def _assemble(

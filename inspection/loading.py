@@ -1,9 +1,8 @@
 """Opens a model folder, or a model of the Hub, with its tokenizer."""
 
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-
 import transformer2017  # noqa: F401 - importing it registers the model with the Auto classes
 from transformer2017.configuration import UsageError
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from transformer2017.configuration import RunError, UsageError
 
 from .beams import Beam, Search, why_the_winner_won
@@ -129,9 +128,7 @@ def _steps(explanation: Explanation) -> list[dict[str, Any]]:
                 "probability": float(probabilities[token]),
                 "rank": int((probabilities > probabilities[token]).sum()) + 1,
                 "top": top,
-                "beams": [
-                    _beam(explanation, beam, position, winner) for beam in explanation.search.steps[position]
-                ],
+                "beams": [_beam(explanation, beam, position, winner) for beam in explanation.search.steps[position]],
             }
         )
     return steps
