@@ -5,7 +5,6 @@ Figures are in `transformer2017.inspection.figures`, which needs matplotlib.
 
 from .beams import Beam, Choice, Hypothesis, Search, why_the_winner_won
 from .explanation import KINDS, Explanation, Kind, explain
-from .loading import load
 from .page import write_page
 from .walk import Exhibit, Stop
 
@@ -20,7 +19,6 @@ __all__ = [
     "Search",
     "Stop",
     "explain",
-    "load",
     "why_the_winner_won",
     "write_page",
 ]

@@ -300,10 +300,9 @@ function drawStep(index) {
   const told = make("p");
   told.append(make("span", `Step ${index + 1} wrote `), token(step.written),
     make("span", `, ${place}, with ${number(step.probability)}.`));
-  const shown = step.top.some(([name]) => name === step.written) ? step.top : [...step.top, [step.written, step.probability]];
-  for (const [name, probability] of shown) {
+  for (const [name, probability, chosen] of step.top) {
     const bar = make("i", "", { style: `width:${Math.max(0.3, probability * 100)}%` });
-    if (name === step.written) bar.className = "chosen";
+    if (chosen) bar.className = "chosen";
     bars.append(token(name), bar, make("span", number(probability)));
   }
   const table = make("table"), head = make("tr");

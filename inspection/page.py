@@ -20,7 +20,6 @@ FINE_WEIGHTS = 300_000  # up to so many attention weights a page keeps 16 bits o
 MOST_WEIGHTS = 4_000_000
 EXHIBIT_COLUMNS = 128  # of a stop's matrix, the first so many columns are shown,
 WAVE_COLUMNS = 512  # but of the positional encoding more: its waves are slow at the far end
-SHOWN_WORDS = 8
 
 
 def write_page(explanation: Explanation, path: str | Path) -> Path:
@@ -121,7 +120,9 @@ def _steps(explanation: Explanation) -> list[dict[str, Any]]:
     for position, token in enumerate(winner):
         probabilities = explanation.next_word[position]
         own = next(b for b in explanation.search.steps[position] if b.prefix == winner[:position])
-        top = [[explanation.vocabulary[c.token], c.probability] for c in own.choices[:SHOWN_WORDS]]
+        top = [[explanation.vocabulary[c.token], c.probability, c.token == token] for c in own.choices]
+        if not any(chosen for *_, chosen in top):
+            top.append([explanation.vocabulary[token], float(probabilities[token]), True])
         steps.append(
             {
                 "written": explanation.target_output[position],

@@ -1,4 +1,4 @@
-"""What passes through the real modules during one forward pass: their inputs and outputs, and attention's inner values."""
+"""What passes through the real modules in one forward pass: inputs, outputs, and attention's inner values."""
 
 import sys
 from collections.abc import Iterator

@@ -31,8 +31,8 @@ STOPS = (
         "Tokens",
         "토큰",
         "§5.1",
-        "The tokenizer, which is saved beside the model, cuts the sentence into pieces of a vocabulary that source and "
-        "target share, and gives each its number. Rare words become several pieces; ▁ marks where a word begins. "
+        "The tokenizer, which is saved beside the model, cuts the sentence into pieces of a vocabulary that source "
+        "and target share, and gives each its number. Rare words become several pieces; ▁ marks where a word begins. "
         "</s> ends the sentence.",
         (),
     ),
@@ -181,8 +181,8 @@ STOPS = (
         "Output projection",
         "출력 투영(선형 변환)",
         "§3.4",
-        "The decoder's vector is compared with the embedding of every token: a dot product with each row of the shared "
-        "matrix gives one logit a token.",
+        "The decoder's vector is compared with the embedding of every token: a dot product with each row of the "
+        "shared matrix gives one logit a token.",
         ((_MODEL, "Transformer2017ForConditionalGeneration.forward", "self.lm_head("),),
     ),
     StopText(

@@ -106,9 +106,7 @@ class _Exhibits:
 
     def input_embedding(self) -> list[Exhibit]:
         x = self.record.outputs["model.encoder.embedding"]
-        return [
-            self._dimensions("embedding × √d_model + positional encoding", x, self.source, "(source_len, d_model)")
-        ]
+        return [self._dimensions("embedding × √d_model + position", x, self.source, "(source_len, d_model)")]
 
     def queries(self) -> list[Exhibit]:
         return [self._dimensions("Q of head 1", self.attention.query[0], self.source, self._heads_shape("d_k"))]
@@ -141,9 +139,7 @@ class _Exhibits:
     def layer_norm(self) -> list[Exhibit]:
         normed = self.record.outputs[f"{self.encoder}.self_attention_norm"]
         total = self.record.inputs[f"{self.encoder}.self_attention_norm"]
-        spread = torch.stack(
-            (total.mean(-1), total.std(-1, correction=0), normed.mean(-1), normed.std(-1, correction=0))
-        )
+        spread = torch.stack([measure(x) for x in (total, normed) for measure in (_mean, _deviation)])
         names = ("mean before", "deviation before", "mean after", "deviation after")
         return [
             self._dimensions("LayerNorm(x + attention)", normed, self.source, "(source_len, d_model)"),
@@ -212,3 +208,11 @@ class _Exhibits:
     def _pairs(self, name: str, values: torch.Tensor, rows: Sequence[str], columns: Sequence[str]) -> Exhibit:
         shape = f"(heads, {len(rows)}, {len(columns)}), here one head"
         return Exhibit(name, values.float(), tuple(rows), tuple(columns), shape)
+
+
+def _mean(x: torch.Tensor) -> torch.Tensor:
+    return x.mean(-1)
+
+
+def _deviation(x: torch.Tensor) -> torch.Tensor:
+    return x.std(-1, correction=0)
