@@ -15,6 +15,7 @@ from transformer2017.configuration import RunError, UsageError
 
 from .explanation import KINDS, Explanation, Kind
 from .fonts import families_for
+from .tokens import plain
 
 RESOLUTION = 300  # dots an inch of a PNG
 HEAD_COLOURS = "tab10"
@@ -134,7 +135,7 @@ def next_word(explanation: Explanation, step: int, words: int = 8) -> Figure:
     position = _index(step, len(winner), "step")
     beam = next(b for b in explanation.search.steps[position] if b.prefix == winner[:position])
     choices = beam.choices[:words]
-    names = [explanation.vocabulary[choice.token] for choice in choices]
+    names = [plain(explanation.vocabulary[choice.token]) for choice in choices]
     with _fonts(names, explanation.target_output):
         figure = Figure(figsize=(4, 0.28 * len(choices) + 0.7), layout="constrained")
         axes = figure.add_subplot()
@@ -220,8 +221,8 @@ def _draw_heat(
     axes: Axes, weights: torch.Tensor, rows: Sequence[str], columns: Sequence[str], size: int = 8, most: float = 1.0
 ) -> None:
     axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=most, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(rows)), rows, fontsize=size)
+    axes.set_xticks(range(len(columns)), [plain(name) for name in columns], rotation=90, fontsize=size)
+    axes.set_yticks(range(len(rows)), [plain(name) for name in rows], fontsize=size)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.tick_params(length=0)
@@ -244,4 +245,6 @@ def _name_words(axes: Axes, words: Sequence[str], height: float, side: str, mark
     for position, word in enumerate(words):
         weight = "bold" if position == marked else "normal"
         offset = -0.03 if side == "top" else 0.03
-        axes.text(position, height + offset, word, rotation=90, ha="center", va=side, fontsize=8, fontweight=weight)
+        axes.text(
+            position, height + offset, plain(word), rotation=90, ha="center", va=side, fontsize=8, fontweight=weight
+        )

@@ -3,20 +3,26 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 
 // Every text of the data enters the page through textContent, never as HTML.
-function make(tag, text = "", attributes = {}) {
+function make(tag, words = "", attributes = {}) {
   const element = document.createElement(tag);
-  if (text !== "") element.textContent = text;
+  if (words !== "") element.textContent = words;
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   return element;
 }
-function token(text) { return make("bdi", text); }
+// A token in a picture: a word without its "▁", and "·" before a piece that continues one.
+function plain(name) {
+  if (name.startsWith("▁")) return name.slice(1) || name;
+  return /^[\p{L}\p{N}]/u.test(name) ? `·${name}` : name;
+}
+function text(words) { return make("bdi", words); }
+function token(name) { return text(plain(name)); }
 function put(element, ...children) { element.replaceChildren(...children); return element; }
 function number(x, digits = 3) { return x.toFixed(digits).replace("-", "−"); }
 function style(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
 function rgb(hex) { return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)); }
 function blend(from, to, share) { return `rgb(${from.map((x, i) => Math.round(x + (to[i] - x) * share)).join(",")})`; }
 
-function bytes(text) { return Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer; }
+function bytes(base64) { return Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)).buffer; }
 for (const a of data.attention) {
   const whole = a.bits === 16 ? new Uint16Array(bytes(a.data)) : new Uint8Array(bytes(a.data));
   const most = 2 ** a.bits - 1, size = a.rows.length * a.cols.length;
@@ -120,12 +126,11 @@ class Heat {
 Heat.all = [];
 
 // Choosing one of several buttons by click or by arrow keys.
-function choices(host, names, chosen, choose, role = "tab") {
-  const mark = role === "tab" ? "aria-selected" : "aria-pressed";
+function choices(host, names, chosen, choose, named = text) {
+  const mark = "aria-selected";
   const buttons = names.map((name, i) => {
-    const button = make("button", "", { type: "button", [mark]: i === chosen, tabindex: i === chosen ? 0 : -1 });
-    if (role === "tab") button.setAttribute("role", "tab");
-    button.append(name instanceof Node ? name : token(name));
+    const button = make("button", "", { type: "button", [mark]: i === chosen, tabindex: i === chosen ? 0 : -1, role: "tab" });
+    button.append(named(name));
     button.addEventListener("click", () => pick(i));
     button.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -287,7 +292,7 @@ function drawAlignment() {
       return sum / target.length;
     });
     const best = sums.indexOf(Math.max(...sums)), entry = make("span");
-    entry.append(token(join(a.rows, target)), make("span", " ← "), token(join(a.cols, sourceWords[best])));
+    entry.append(text(join(a.rows, target)), make("span", " ← "), text(join(a.cols, sourceWords[best])));
     return entry;
   });
   put(byId("alignment-words"), ...pairs);
@@ -311,7 +316,7 @@ function drawStep(index) {
   table.append(head);
   for (const beam of step.beams) {
     const row = make("tr", "", beam.winning ? { class: "winner" } : {}), first = make("td"), last = make("td");
-    first.append(token(beam.prefix || "(start)"));
+    first.append(text(beam.prefix || "(start)"));
     for (const [name, probability, score, fate] of beam.choices) {
       const entry = make("span", "", { class: `beam ${fate}`, title: fate });
       entry.append(token(name), make("span", ` ${number(probability)}, ${number(score, 2)}`));
@@ -332,9 +337,9 @@ function drawHypotheses() {
   for (const name of ["", "translation", "log-probability", "tokens", "penalty", "score"]) head.append(make("th", name));
   put(table, head);
   data.hypotheses.forEach((h, i) => {
-    const row = make("tr", "", i ? {} : { class: "winner" }), text = make("td");
-    text.append(token(h.text));
-    row.append(make("td", `${i + 1}`), text);
+    const row = make("tr", "", i ? {} : { class: "winner" }), cell = make("td");
+    cell.append(text(h.text));
+    row.append(make("td", `${i + 1}`), cell);
     for (const [x, digits] of [[h.total, 3], [h.length, 0], [h.penalty, 3], [h.score, 3]])
       row.append(make("td", number(x, digits), { class: "number" }));
     table.append(row);
@@ -381,9 +386,9 @@ function drawNumbers(host, exhibit, value) {
   const table = make("table"), scroll = make("div", "", { class: "scroll" }), names = make("tr"), digits = exhibit.name === "token ids" ? 0 : 3;
   const ids = exhibit.name === "token ids";
   if (!ids) names.append(make("th", ""));
-  for (const name of ids ? exhibit.rows.length && exhibit.cols : exhibit.cols) {
+  for (const name of exhibit.cols) {
     const cell = make("th");
-    cell.append(token(name));
+    cell.append(ids ? text(name) : token(name));
     names.append(cell);
   }
   table.append(names);
@@ -421,7 +426,7 @@ function drawAll() {
   select.value = `${data.alignment.layer}`;
   select.addEventListener("change", drawAlignment);
   drawAlignment();
-  choices(byId("steps"), data.written, 0, drawStep);
+  choices(byId("steps"), data.written, 0, drawStep, token);
   drawStep(0);
   drawHypotheses();
   drawWalk();

@@ -32,8 +32,8 @@ STOPS = (
         "토큰",
         "§5.1",
         "The tokenizer, which is saved beside the model, cuts the sentence into pieces of a vocabulary that source "
-        "and target share, and gives each its number. Rare words become several pieces; ▁ marks where a word begins. "
-        "</s> ends the sentence.",
+        "and target share, and gives each its number. Rare words become several pieces; ▁ marks where a word begins, "
+        "and in the pictures · a piece that continues one. </s> ends the sentence.",
         (),
     ),
     StopText(

@@ -39,6 +39,13 @@ def token_label(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
     return token_labels(tokenizer, [token_id, token_id])[1]
 
 
+def plain(label: str) -> str:
+    """A label for a picture: a word without its "▁", and "·" before a piece that continues one."""
+    if label.startswith(WORD_START):
+        return label[1:] or label
+    return f"·{label}" if label[:1].isalnum() else label
+
+
 def words_of(labels: Sequence[str], special_tokens: Sequence[str]) -> list[tuple[int, ...]]:
     """Groups positions into words: a new one at each "▁", and special tokens in none.
 
