@@ -97,6 +97,7 @@ def search(
         return_dict_in_generate=True,
         output_scores=True,
         **options,
+        **length_bound(model, inputs["input_ids"].shape[1]),
     )
     totals = _prefix_scores(watcher.steps)
     steps = tuple(_beams(ids, log_p, totals, choices) for ids, log_p in watcher.steps)
@@ -107,6 +108,14 @@ def search(
         for i, tokens in enumerate(sequences)
     ]
     return Search(steps, tuple(hypotheses))
+
+
+def length_bound(model: PreTrainedModel, source_len: int) -> dict[str, int]:
+    """The paper's bound on the output, the input's length plus 50 tokens (§6.1), for a model that has none of its own."""
+    own = model.generation_config
+    if any(getattr(own, name, None) for name in ("max_length", "max_new_tokens", "max_tokens_beyond_input")):
+        return {}
+    return {"max_new_tokens": source_len + 50}
 
 
 def _prefix_scores(steps: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[tuple[int, ...], float]:
