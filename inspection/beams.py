@@ -111,7 +111,7 @@ def search(
 
 
 def length_bound(model: PreTrainedModel, source_len: int) -> dict[str, int]:
-    """The paper's bound on the output, the input's length plus 50 tokens (§6.1), for a model that has none of its own."""
+    """The paper's bound on the output, 50 tokens more than the input (§6.1), for a model that has none of its own."""
     own = model.generation_config
     if any(getattr(own, name, None) for name in ("max_length", "max_new_tokens", "max_tokens_beyond_input")):
         return {}

@@ -43,7 +43,7 @@ STOPS = (
         "§3.4",
         "Each number picks its row of one learned matrix. The same matrix serves the encoder, the decoder and, at the "
         "end, the choice of the next word.",
-        ((_MODEL, "embed", "embedding(input_ids)"),),
+        (("embeddings", "InputEmbedding.forward", "self.embed_tokens(ids)"),),
     ),
     StopText(
         "positional_encoding",
@@ -61,7 +61,7 @@ STOPS = (
         "§3.4, §3.5",
         "The embedding, scaled by √d_model, and the positional encoding are added. From here on, each position is one "
         "vector of d_model numbers.",
-        (("embeddings", "InputEmbedding.forward", "embedded * self.scale"),),
+        (("embeddings", "InputEmbedding.forward", "self.dropout(embedded * "),),
     ),
     StopText(
         "queries",
@@ -153,7 +153,7 @@ STOPS = (
         "§3.1",
         "After N such layers each source position has been read in the light of all others. The decoder reads this at "
         "every step.",
-        (("encoder", "Encoder.forward", "for layer in self"),),
+        ((_MODEL, "Transformer2017Encoder.forward", "x = layer(x, "),),
     ),
     StopText(
         "mask",

@@ -83,6 +83,7 @@ class _Exhibits:
     ) -> None:
         config = model.config
         self.record, self.sentence, self.logits, self.vocabulary = record, sentence, logits, vocabulary
+        self.matrix = model.get_input_embeddings().weight.detach().float().cpu()
         self.source, self.target = tuple(sentence.source), tuple(sentence.target_input)
         self.encoder = f"model.encoder.layers.{min(layer, config.encoder_layers) - 1}"
         self.decoder = f"model.decoder.layers.{min(layer, config.decoder_layers) - 1}"
@@ -96,17 +97,17 @@ class _Exhibits:
         return [Exhibit("token ids", ids, ("id",), self.source, f"(source_len {ids.shape[1]},), whole numbers")]
 
     def embedding(self) -> list[Exhibit]:
-        rows = self.record.outputs["model.encoder.embed_tokens"]
+        rows = self.matrix[self.sentence.source_ids]
         return [self._dimensions("rows of the shared matrix", rows, self.source, "(source_len, d_model)")]
 
     def positional_encoding(self) -> list[Exhibit]:
-        encoded = self.record.outputs["model.encoder.embedding.positions"]
-        encoded = encoded if encoded.shape[0] == len(self.source) else encoded.expand(len(self.source), -1)
-        return [self._dimensions("positional encoding", encoded, self.source, "(source_len, d_model)")]
+        added = self._input() - self.matrix[self.sentence.source_ids] * self.matrix.shape[1] ** 0.5
+        return [self._dimensions("positional encoding", added, self.source, "(source_len, d_model)")]
 
     def input_embedding(self) -> list[Exhibit]:
-        x = self.record.outputs["model.encoder.embedding"]
-        return [self._dimensions("embedding × √d_model + position", x, self.source, "(source_len, d_model)")]
+        return [
+            self._dimensions("embedding × √d_model + position", self._input(), self.source, "(source_len, d_model)")
+        ]
 
     def queries(self) -> list[Exhibit]:
         return [self._dimensions("Q of head 1", self.attention.query[0], self.source, self._heads_shape("d_k"))]
@@ -193,6 +194,10 @@ class _Exhibits:
         names = tuple(self.vocabulary.values())
         first = (self.sentence.target_input[0],)
         return [Exhibit("probability of the first word", probabilities, first, names, "(target_len, vocab_size)")]
+
+    def _input(self) -> torch.Tensor:
+        """What enters the encoder (source_len, d_model)."""
+        return self.record.outputs["model.encoder.embeddings"]
 
     def _scores(self, values: object) -> torch.Tensor:
         """Q K^T / sqrt(d_k) of head 1, of the very queries and keys that the model's attention was given."""
