@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers.trainer_utils import sort_checkpoints
-
 from transformer2017.configuration import UsageError
+from transformers import PreTrainedModel
+from transformers.trainer_utils import sort_checkpoints
 
 WEIGHTS = "model.safetensors"
 
@@ -33,3 +33,9 @@ def average_weights(checkpoints: list[Path]) -> dict[str, torch.Tensor]:
             dtypes[name] = weight.dtype
             total[name] = total[name] + weight.double() if name in total else weight.double()
     return {name: (weight / len(checkpoints)).to(dtypes[name]) for name, weight in total.items()}
+
+
+def set_weights(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
+    """Gives the model these weights; tied ones need to be named once only."""
+    model.load_state_dict(weights, strict=False)
+    model.tie_weights()
