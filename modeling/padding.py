@@ -3,7 +3,7 @@
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import GenerationMixin
 
 
@@ -21,7 +21,7 @@ class PaddingAwareGenerationMixin(GenerationMixin):
 
     @staticmethod
     def create_masks_for_generate(
-        attention_mask: Tensor | None, past_key_values: Cache, **kwargs: Any
+        attention_mask: Tensor | None, past_key_values: EncoderDecoderCache, **kwargs: Any
     ) -> Tensor | None:
         """Returns the mask of the target (batch, length of the cache), where transformers would return one of scores.
 
@@ -29,5 +29,5 @@ class PaddingAwareGenerationMixin(GenerationMixin):
         """
         if attention_mask is None:
             return None
-        missing = past_key_values.get_max_cache_shape() - attention_mask.shape[1]
+        missing = past_key_values.self_attention_cache.max_cache_len - attention_mask.shape[1]
         return nn.functional.pad(attention_mask, (0, missing), value=1)

@@ -121,5 +121,4 @@ def test_a_checkpoint_of_format_1_keeps_loading():
     recorded = json.loads((folder / "recorded.json").read_text())
     ids = torch.tensor(recorded["input_ids"])
     logits = model(ids, decoder_input_ids=ids).logits
-    torch.testing.assert_close(logits[0, -1], torch.tensor(recorded["last_logits"]), rtol=1e-4, atol=1e-5)
-    assert model.generate(ids, max_new_tokens=8, num_beams=2).tolist() == recorded["generated"]
+    torch.testing.assert_close(logits, torch.tensor(recorded["logits"]), rtol=1e-4, atol=1e-5)

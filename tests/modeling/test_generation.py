@@ -6,6 +6,7 @@ from transformer2017 import Transformer2017ForConditionalGeneration
 from transformers import (
     DynamicCache,
     EncoderDecoderCache,
+    GenerationConfig,
     LogitsProcessorList,
     StaticCache,
     StoppingCriteriaList,
@@ -111,9 +112,9 @@ def test_transition_scores_are_those_of_the_tokens(model, source, mode):
     scores = model.compute_transition_scores(output.sequences, output.scores, beams, normalize_logits=beams is None)
     probabilities = rescored(model, source, output.sequences).log_softmax(-1).float()
     expected = probabilities.gather(-1, output.sequences[:, 1:, None]).squeeze(-1)
-    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scores.float(), expected, rtol=1e-4, atol=1e-5)
     if beams is not None:
-        torch.testing.assert_close(output.sequences_scores, expected.sum(-1) / LENGTH, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(output.sequences_scores.float(), expected.sum(-1) / LENGTH, rtol=1e-4, atol=1e-5)
 
 
 def test_assisted_decoding_gives_the_greedy_output(model, source, config, scramble):
@@ -209,7 +210,8 @@ def test_custom_processors_and_criteria_are_heard(model, source):
 
 def test_the_papers_bound_on_the_output(model, source, tmp_path):
     """At most so many tokens more than the input (§6.1), where the caller sets no length; also once it is saved."""
-    model.generation_config.max_tokens_beyond_input = 2
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "decoder_start_token_id": 1}
+    model.generation_config = GenerationConfig(**tokens, max_tokens_beyond_input=2)
     model.save_pretrained(tmp_path)
     for bounded in (model, type(model).from_pretrained(tmp_path)):
         assert bounded.generate(source).shape == (3, 1 + 7 + 2)
