@@ -10,6 +10,7 @@ from transformer2017.configuration import RunError, UsageError
 # The verb, the module of this folder that runs it, and what it does. Modules are imported when they are called, so
 # that `--help` and `translate` do not wait for what only training needs.
 VERBS = {
+    "demo": ("demo", "train from spelling to pronunciation in some minutes, and try it"),
     "train": ("train", "train a model from scratch on aligned text, and evaluate it while it trains"),
     "translate": ("translate", "translate lines: standard input or a file in, a line out for each"),
     "evaluate": ("evaluate", "score a model's translations: BLEU and chrF as JSON"),
