@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformer2017.configuration import UsageError
 from transformers.trainer_utils import sort_checkpoints
+
+from transformer2017.configuration import UsageError
 
 WEIGHTS = "model.safetensors"
 

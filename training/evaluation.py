@@ -6,8 +6,9 @@ from typing import Any
 
 import sacrebleu
 import torch
-from transformer2017.configuration import RunError
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from transformer2017.configuration import RunError
 
 from .data import language_of, read_pairs
 

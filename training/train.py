@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from transformer2017.configuration import Transformer2017Config
+from transformer2017.configuration import Transformer2017Config, UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from . import averaging, data, saving, tokenization
 from .arguments import Flags, RunArguments
 from .evaluation import translate_lines, translation_scores
 from .trainer import Transformer2017Trainer, ValidationSet
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 
 def train(argv: list[str]) -> Path:
