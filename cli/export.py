@@ -39,9 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quantization", default="float32", help="float32 or int8 (ctranslate2, argos and onnx; %(default)s)"
     )
-    parser.add_argument(
-        "--source", help=f"file whose first {COMPARED_LINES} lines are compared; random tokens if absent"
-    )
+    parser.add_argument("--source", help=f"text to compare on: the first {COMPARED_LINES} lines of a file")
     parser.add_argument("--source_language", help="code of the source language, such as en (argos)")
     parser.add_argument("--target_language", help="code of the target language, such as de (argos)")
     return parser

@@ -111,7 +111,7 @@ def _positions(config: Transformer2017Config, half: Any) -> torch.Tensor:
 
 
 def _array(tensor: torch.Tensor) -> Any:
-    return tensor.detach().float().cpu().numpy()
+    return tensor.detach().float().cpu().numpy().copy()  # quantisation works in place
 
 
 def tokens_by_id(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[str]:

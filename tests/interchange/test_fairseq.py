@@ -38,6 +38,7 @@ ARGUMENTS = {
 PIECES = ["the@@", "cat", "s@@", "a", "b", "madeupword0000"]
 SOURCE = torch.tensor([[4, 5, 6, 7, 2], [8, 9, 2, 1, 1]])
 TARGET = torch.tensor([[2, 5, 4, 6], [2, 8, 7, 9]])
+INPUTS = {"input_ids": SOURCE, "attention_mask": (SOURCE != 1).long(), "decoder_input_ids": TARGET}
 
 
 @pytest.fixture(params=[True, False], ids=["scaled", "no_scale_embedding"])
@@ -85,7 +86,7 @@ def arguments_of(oracle, **changes) -> argparse.Namespace:
 
 def logits_of_oracle(oracle) -> torch.Tensor:
     with torch.no_grad():
-        return oracle(input_ids=SOURCE, attention_mask=(SOURCE != 1).long(), decoder_input_ids=TARGET, use_cache=False).logits
+        return oracle(**INPUTS, use_cache=False).logits  # with a cache, FSMT has no causal mask
 
 
 @pytest.mark.parametrize("where", ["args", "cfg", "cfg of plain values"])
@@ -103,7 +104,7 @@ def test_the_same_function(oracle, where, tmp_path):
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "ours")
     assert isinstance(model, transformer2017.Transformer2017ForConditionalGeneration)
     with torch.no_grad():
-        ours = model(input_ids=SOURCE, attention_mask=(SOURCE != 1).long(), decoder_input_ids=TARGET, use_cache=False).logits
+        ours = model(**INPUTS).logits
     torch.testing.assert_close(ours, logits_of_oracle(oracle), atol=1e-5, rtol=0)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "ours")
     assert tokenizer("the@@ cat dog").input_ids == [4, 5, 3, 2]
@@ -121,7 +122,7 @@ def test_learned_positions(oracle):
     model = transformer2017_from(arguments_of(oracle, encoder_learned_pos=True, decoder_learned_pos=True), state)
     assert model.config.learned_positions == 40
     with torch.no_grad():
-        ours = model(input_ids=SOURCE, attention_mask=(SOURCE != 1).long(), decoder_input_ids=TARGET, use_cache=False).logits
+        ours = model(**INPUTS).logits
     torch.testing.assert_close(ours, logits_of_oracle(oracle), atol=1e-5, rtol=0)
 
 
