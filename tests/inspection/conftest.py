@@ -41,6 +41,7 @@ def small_model(tokenizer) -> transformer2017.Transformer2017ForConditionalGener
     )
     model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
     model.generation_config.max_new_tokens = 9
+    model.generation_config.num_beams = 3
     model.generation_config.length_penalty = 0.6
     return model
 

@@ -33,7 +33,8 @@ def test_a_greedy_translation_is_scored_by_its_log_probability(bench, small_mode
     found = bench.translate("a man .\ntwo young dogs are running", num_beams=1, length_penalty=1.0, best=4)
     inputs = tokenizer("a man .", return_tensors="pt")
     row = small_model.generate(**inputs, num_beams=1)
-    log_p = small_model(**inputs, decoder_input_ids=row[:, :-1]).logits.log_softmax(-1)
+    with torch.no_grad():
+        log_p = small_model(**inputs, decoder_input_ids=row[:, :-1]).logits.log_softmax(-1)
     expected = float(log_p.gather(-1, row[:, 1:, None]).sum())
     assert found[0].score == pytest.approx(expected, abs=1e-3)
     assert [f.rank for f in found] == [1, 1]
@@ -58,6 +59,10 @@ def test_looking_inside_and_translating_at_once_gives_the_same_answers(bench):
     """The recorder changes how the model runs, so callers must take turns."""
     alone = bench.translate("two young dogs .", 2, 0.6, 1)
     answers: list[object] = []
+
+    def translate() -> None:
+        answers.append(bench.translate("two young dogs .", 2, 0.6, 1))
+
     work = [
         *(threading.Thread(target=bench.look_inside, args=("a man rides", 1, 2, 0.6)) for _ in range(2)),
         *(

@@ -26,9 +26,9 @@ def test_each_stop_finds_its_line(small_model, stop, place):
 
 
 def test_a_line_that_has_gone_is_told(small_model):
-    with pytest.raises(RunError, match="no line of FeedForward.forward"):
+    with pytest.raises(RunError, match=r"no line of FeedForward\.forward"):
         find_line(small_model, "feed_forward", "FeedForward.forward", "self.w_3(")
-    with pytest.raises(RunError, match=r"feed_forward.py has no FeedBack"):
+    with pytest.raises(RunError, match=r"feed_forward\.py has no FeedBack"):
         find_line(small_model, "feed_forward", "FeedBack", "x")
 
 
