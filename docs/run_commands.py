@@ -1,8 +1,8 @@
-"""Runs every command and every Python example of the tutorial and the how-to pages, and writes down when, and how it went.
+"""Runs the commands and Python examples of the tutorial and the how-to pages, and writes down when and how it went.
 
     python docs/run_commands.py --data shared/data/multi30k
 
-Blocks marked `bash` and `python` are run, in the order of the pages, in an empty folder with a few hundred lines of the
+Blocks marked `bash` and `python` are run, in the order of the pages, in an empty folder with some hundred lines of the
 corpus under the names that the pages use. Blocks marked `text` need what a laptop has not (many devices, other
 programs' files) and are not run. Training is cut short by the flags in `SHORT`.
 """
@@ -39,8 +39,8 @@ def main() -> int:
                 rows.append(f"| {page} | `{command.strip().splitlines()[0]}` | {told} |")
                 print(rows[-1], flush=True)
     now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
-    head = f"# The commands of these pages\n\nLast run by `python docs/run_commands.py --data DATA` on {now}, training cut "
-    head += f"short with `{SHORT}`.\n\n| page | command (first line) | result |\n| --- | --- | --- |\n"
+    head = f"# The commands of these pages\n\nLast run by `python docs/run_commands.py --data DATA` on {now}, "
+    head += f"training cut short with `{SHORT}`.\n\n| page | command (first line) | result |\n| --- | --- | --- |\n"
     (HERE / "commands.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
     return int(failed)
