@@ -106,12 +106,12 @@ def _set_norm(spec: Any, norm: nn.LayerNorm) -> None:
 def _positions(config: Transformer2017Config, half: Any) -> torch.Tensor:
     """The table of positions of one half (positions, d_model)."""
     if config.learned_positions is not None:
-        return half.embedding.positions.weight
+        return half.embeddings.positions.weight
     return sinusoidal_encoding(torch.arange(MAX_POSITIONS), config.d_model)
 
 
 def _array(tensor: torch.Tensor) -> Any:
-    return tensor.detach().float().cpu().numpy()
+    return tensor.detach().float().cpu().numpy().copy()  # quantisation works in place
 
 
 def tokens_by_id(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[str]:
@@ -181,13 +181,16 @@ def compare_translator(
     folder: str,
     quantization: str,
     sources: Sources | None,
+    *,
+    add_source_eos: bool = False,
 ) -> None:
     """Compares log probabilities (in float32), and greedy translations, with those of the CTranslate2 model."""
     translator = load_library().Translator(folder, device="cpu", compute_type=_compute_type(quantization))
     vocabulary = json.loads((Path(folder) / "shared_vocabulary.json").read_text(encoding="utf-8"))
     specials = Specials.of(model.config)
     sources = sources_or_samples(report, model.config, sources)
-    pieces = [[vocabulary[token] for token in source] for source in sources]
+    bare = [source[:-1] if add_source_eos else source for source in sources]
+    pieces = [[vocabulary[token] for token in source] for source in bare]
     if quantization == "float32":
         targets = [source[:-1] for source in sources]
         scores = translator.score_batch(pieces, [[vocabulary[token] for token in target] for target in targets])

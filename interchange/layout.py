@@ -1,6 +1,10 @@
 """Where other formats keep the same weights: their names, and their order of the d_model axis."""
 
+from collections.abc import Iterable
+
 import torch
+from transformer2017.configuration import Transformer2017Config
+from transformer2017.modeling import Transformer2017ForConditionalGeneration
 
 # Ours, then the name that fairseq gave and transformers' Marian and BART kept.
 FAIRSEQ_NAMES = {
@@ -19,6 +23,7 @@ FAIRSEQ_NAMES = {
     "feed_forward_norm": "final_layer_norm",
 }
 ENCODER_PARTS = [part for part in FAIRSEQ_NAMES if not part.startswith("encoder_decoder_attention")]
+POSITIONS = "model.{half}.embeddings.positions.weight"  # learned ones, of the encoder or the decoder
 State = dict[str, torch.Tensor]
 
 
@@ -69,3 +74,37 @@ def reorder_d_model(state: State, order: torch.Tensor) -> State:
         else:
             reordered[name] = weight
     return {name: weight.contiguous() for name, weight in reordered.items()}
+
+
+def with_scaled_embedding(state: State, config: Transformer2017Config) -> State:
+    """Makes room for the factor sqrt(d_model) that our embedding always has, for a model that has none.
+
+    The shared matrix shrinks by that factor, and the last norm of the decoder, which only the output projection reads,
+    grows by it: both uses of the matrix compute what they did.
+    """
+    scale = config.d_model**0.5
+    last_norm = f"model.decoder.layers.{config.decoder_layers - 1}.feed_forward_norm"
+    scaled = {f"{last_norm}.{kind}": state[f"{last_norm}.{kind}"] * scale for kind in ("weight", "bias")}
+    return {**state, "model.shared.weight": state["model.shared.weight"] / scale, **scaled}
+
+
+def load_all_weights(model: torch.nn.Module, state: State, tied_or_made: Iterable[str]) -> None:
+    """Loads weights by name, and makes sure that none is left over and none is forgotten.
+
+    Args:
+        model: Of ours or of transformers'.
+        state: Weights by the model's names.
+        tied_or_made: Parts of names that the state need not have: they are tied to another, or made by a formula.
+    """
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if not any(part in name for part in tied_or_made)]
+    if missing or unexpected:
+        raise RuntimeError(f"weights not loaded: {missing}; weights without a place: {unexpected}")
+    model.tie_weights()  # type: ignore[operator]
+
+
+def own_model(config: Transformer2017Config, state: State) -> Transformer2017ForConditionalGeneration:
+    """Makes our model of weights under our names; the shared matrix stands in `model.shared.weight` alone."""
+    model = Transformer2017ForConditionalGeneration(config).eval()
+    load_all_weights(model, state, ("lm_head.weight", "embed_tokens"))
+    return model

@@ -15,7 +15,16 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .layout import State, halves_from_interleaved, layer_parts, reorder_d_model
+from .layout import (
+    POSITIONS,
+    State,
+    halves_from_interleaved,
+    layer_parts,
+    load_all_weights,
+    own_model,
+    reorder_d_model,
+    with_scaled_embedding,
+)
 from .report import Report, Sources, compare_models
 
 LOGITS_TOLERANCE = 1e-5
@@ -81,15 +90,6 @@ def _marian_config(config: Transformer2017Config) -> MarianConfig:
     )
 
 
-def load_all_weights(model: torch.nn.Module, state: State, may_be_missing: set[str]) -> None:
-    """Loads weights by name, and makes sure that none is left over and none is forgotten."""
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [name for name in missing if not any(part in name for part in may_be_missing)]
-    if missing or unexpected:
-        raise RuntimeError(f"weights not loaded: {missing}; weights without a place: {unexpected}")
-    model.tie_weights()  # type: ignore[operator]
-
-
 def export_marian(
     model: Transformer2017ForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -130,21 +130,20 @@ def transformer2017_from(marian: MarianMTModel) -> Transformer2017ForConditional
     bias = state.pop("final_logits_bias")[0]
     positions = _positions_of(state)
     config = _own_config(theirs, logits_bias=bool(bias.any()), learned_positions=_learned(positions))
-    model = Transformer2017ForConditionalGeneration(config).eval()
     own = {"model.shared.weight": state["model.shared.weight"]}
     for ours, name in layer_parts(config.encoder_layers, config.decoder_layers).items():
         for kind in ("weight", "bias"):
             own[f"{ours}.{kind}"] = state[f"{name}.{kind}"]
     if not theirs.scale_embedding:
-        own = _with_scaled_embedding(own, config)
+        own = with_scaled_embedding(own, config)
     if config.logits_bias:
         own["lm_head.bias"] = bias
     if config.learned_positions is None:
         own = reorder_d_model(own, halves_from_interleaved(config.d_model).argsort())
     else:
         for half, table in positions.items():
-            own[f"model.{half}.embedding.positions.weight"] = table
-    load_all_weights(model, own, {"lm_head.weight", "embed_tokens"})
+            own[POSITIONS.format(half=half)] = table
+    model = own_model(config, own)
     model.generation_config = GenerationConfig.from_dict(marian.generation_config.to_dict())
     return model.to(marian.dtype)
 
@@ -209,18 +208,6 @@ def _learned(positions: State) -> int | None:
         if (table.double() - formula).abs().max() > SINUSOID_TOLERANCE:
             return count
     return None
-
-
-def _with_scaled_embedding(own: State, config: Transformer2017Config) -> State:
-    """Makes room for the factor sqrt(d_model) that our embedding always has and theirs has not.
-
-    The shared matrix shrinks by that factor, and the last norm of the decoder, which only the output projection reads,
-    grows by it: both uses of the matrix compute what they did.
-    """
-    scale = config.d_model**0.5
-    last_norm = f"model.decoder.layers.{config.decoder_layers - 1}.feed_forward_norm"
-    scaled = {f"{last_norm}.{kind}": own[f"{last_norm}.{kind}"] * scale for kind in ("weight", "bias")}
-    return {**own, "model.shared.weight": own["model.shared.weight"] / scale, **scaled}
 
 
 def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | None = None) -> Report:

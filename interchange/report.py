@@ -36,16 +36,24 @@ class Report:
     ) -> None:
         """Compares logits (or what is made of them), a pair for each sentence.
 
+        Args:
+            pairs: Ours and theirs.
+            tolerance: How far apart two may be, in units of the largest of ours if that is above 1: float32 has some
+                seven digits.
+            what: The name of what is compared.
+
         Raises:
-            RunError: If two are further apart than `tolerance`, or one is not a number.
+            RunError: If two are further apart, or one is not a number.
         """
+        pairs = list(pairs)
         differences = [float((ours - theirs).abs().max()) for ours, theirs in pairs]
         self.largest_difference = max(differences)
-        self.lines.append(f"{what} of {len(differences)} sentences: largest difference {self.largest_difference:.1e}")
-        if not self.largest_difference <= tolerance:  # so that not-a-number fails too
+        self.lines.append(f"{what} of {len(pairs)} sentences: largest difference {self.largest_difference:.1e}")
+        allowed = tolerance * max(1.0, *(float(ours.abs().max()) for ours, _ in pairs))
+        if not self.largest_difference <= allowed:  # so that not-a-number fails too
             raise RunError(
                 f"The {self.what} went wrong: its {what} differ by {self.largest_difference:.1e}, more than "
-                f"{tolerance:.0e}. Please report this with the model's config.json."
+                f"{allowed:.0e}. Please report this with the model's config.json."
             )
 
     def compare_translations(self, ours: list[list[int]], theirs: list[list[int]], how: str) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import yaml
-from transformer2017.configuration import PRESETS, Transformer2017Config, UsageError
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+
+from transformer2017.configuration import PRESETS, Transformer2017Config, UsageError
 
 # Fields of the configuration that the tokenizer or the model sets, not the user.
 NOT_FLAGS = {
@@ -154,8 +155,12 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         default=5,
         metadata={"help": "Average the weights of the last this many checkpoints at the end (§6.1); 0: do not."},
     )
+    max_minutes: float | None = field(default=None, metadata={"help": "End after this many minutes of training."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without a better score."}
+    )
+    eval_sentences: int = field(
+        default=2000, metadata={"help": "Translate at most this many validation sentences while training."}
     )
     sample_outputs: int = field(default=3, metadata={"help": "Translations to show at each evaluation."})
 
@@ -198,7 +203,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     predict_with_generate: bool = field(
         default=True, metadata={"help": "Translate the validation set at each evaluation."}
     )
-    report_to: None | str | list[str] = field(
+    report_to: None | str | list[str] = field(  # noqa: RUF036: HfArgumentParser needs this order
         default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none."}
     )
     remove_unused_columns: bool = field(

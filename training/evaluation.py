@@ -1,5 +1,6 @@
 """Scores of a model: loss and perplexity on the references, and the scores of its own translations (§6.1)."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformer2017.configuration import UsageError
+from transformer2017.modeling.translation import Translator
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import IGNORED_LABEL
@@ -25,6 +27,11 @@ class ValidationSet:
     tokens: Dataset | None = None
     target_language: str | None = None
     of_symbols: bool = False
+
+    def part(self, at_most: int) -> "ValidationSet":
+        """At most so many sentences, evenly spread."""
+        step = -(-len(self.sources) // at_most)
+        return dataclasses.replace(self, sources=self.sources[::step], references=self.references[::step])
 
     def score(self, outputs: Sequence[str]) -> dict[str, Any]:
         """BLEU and chrF; error rates where outputs are symbols (phonemes, letters)."""
@@ -60,30 +67,17 @@ def tokenized_validation_set(corpus: Corpus, tokenizer: PreTrainedTokenizerBase,
 
 
 def translate_lines(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    lines: Sequence[str],
-    batch_size: int = 64,
-    **generation: Any,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lines: Sequence[str], **generation: Any
 ) -> list[str]:
-    """Translates lines in batches of like lengths, and gives them back in order; an empty line stays empty.
+    """Translates lines, and gives them back in order; an empty line stays empty.
 
     Args:
-        batch_size: Sentences at once.
         **generation: What `generate()` takes, such as `num_beams`; the rest is as the model's generation config says.
     """
-    outputs = [""] * len(lines)
-    token_ids = tokenizer(list(lines), return_attention_mask=False)["input_ids"] if lines else []
-    waiting = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(token_ids[i]))
     was_training = model.training
     model.eval()
-    for start in range(0, len(waiting), batch_size):
-        batch = waiting[start : start + batch_size]
-        inputs = tokenizer.pad({"input_ids": [token_ids[i] for i in batch]}, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            generated = model.generate(**inputs, **generation)
-        for i, text in zip(batch, tokenizer.batch_decode(generated, skip_special_tokens=True), strict=True):
-            outputs[i] = text
+    translator = Translator(model, tokenizer, window=max(len(lines), 1), **generation)
+    outputs = [translation.text for translation in translator.translate(lines)]
     model.train(was_training)
     return outputs
 
@@ -122,7 +116,6 @@ def evaluate_files(
     source: Path,
     target: Path,
     target_language: str | None = None,
-    batch_size: int = 64,
     **generation: Any,
 ) -> dict[str, Any]:
     """Translates a file with a saved model and scores the result.
@@ -133,6 +126,6 @@ def evaluate_files(
     pairs = list(read_pairs(source, target))
     model, tokenizer = load_model(name)
     references = validation_set(pairs, tokenizer, target_language=target_language or language_of(str(target)))
-    outputs = translate_lines(model, tokenizer, references.sources, batch_size, **generation)
+    outputs = translate_lines(model, tokenizer, references.sources, **generation)
     facts = {"model": name, "source": str(source), "target": str(target), "sentences": len(references.sources)}
     return {**facts, **references.score(outputs)}

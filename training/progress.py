@@ -68,7 +68,7 @@ class SampleTranslations(TrainerCallback):
         """Prints source, reference and translation."""
         if not (state.is_world_process_zero and self.trainer.last_translations):
             return
-        validation = self.trainer.validation
+        validation = self.trainer.validation.part(args.eval_sentences)
         rows = zip(validation.sources, validation.references, self.trainer.last_translations, strict=True)
         for source, references, translation in list(rows)[: self.count]:
             tqdm.write(f"    source      {source}\n    reference   {references[0]}\n    translation {translation}")

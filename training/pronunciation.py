@@ -8,8 +8,12 @@ import importlib.util
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 from transformer2017.configuration import UsageError
+
+from .evaluation import evaluate_files, load_model, translate_lines
+from .train import train
 
 SEED = 2017
 SHARES = {"train": 0.90, "validation": 0.05, "test": 0.05}
@@ -71,3 +75,73 @@ def write_files(folder: Path) -> dict[str, tuple[Path, Path]]:
             if not file.is_file():
                 file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return files
+
+
+# Both recipes learn letters and phonemes as whole symbols. `full` trains until the published figures.
+COMMON = {
+    "tokenizer_type": "symbols",
+    "symbol_pattern": SYMBOLS,
+    "source_language": "en",
+    "dataset_name": "cmudict",
+    "license": "bsd-2-clause",
+    "max_length": 64,
+    "eval_strategy": "steps",
+    "save_strategy": "steps",
+    "sample_outputs": 0,
+    "eval_sentences": 1000,
+    "logging_steps": 20,
+}
+RECIPES = {
+    "quick": {
+        "preset": "tiny",
+        "dropout": 0.1,
+        "batch_tokens": 4096,
+        "learning_rate": 2e-3,
+        "warmup_steps": 300,
+        "max_steps": 1200,
+        "eval_steps": 600,
+        "save_steps": 600,
+        "average_checkpoints": 0,
+        "max_minutes": 5,
+    },
+    "full": {
+        "preset": "small",
+        "dropout": 0.2,
+        "batch_tokens": 8192,
+        "learning_rate": 1e-3,
+        "warmup_steps": 1000,
+        "max_steps": 8000,
+        "eval_steps": 500,
+        "save_steps": 500,
+        "average_checkpoints": 5,
+    },
+}
+
+
+def train_on(files: dict[str, tuple[Path, Path]], recipe: str, folder: Path, more: list[str]) -> Path:
+    """Trains on the dictionary by one of the recipes above.
+
+    Args:
+        more: Further flags of `transformer2017 train`, which go before the recipe's.
+
+    Returns:
+        The model's folder.
+    """
+    flags = {
+        "train_source": files["train"][0],
+        "train_target": files["train"][1],
+        "validation_source": files["validation"][0],
+        "validation_target": files["validation"][1],
+        "output_dir": folder,
+        **COMMON,
+        **RECIPES[recipe],
+    }
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return train([*words, *more])
+
+
+def try_out(folder: Path, test: tuple[Path, Path], words: list[str]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Scores the model on held-out words, and says words that are in no dictionary."""
+    scores = evaluate_files(str(folder), *test)
+    model, tokenizer = load_model(str(folder))
+    return scores, list(zip(words, translate_lines(model, tokenizer, words), strict=True))

@@ -8,6 +8,7 @@ from accelerate import PartialState
 from transformer2017.configuration import RunError, Transformer2017Config
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.utils.logging import disable_progress_bar
 
 from . import averaging, card, checkpoints, data, saving, stopping, tokenization
 from .arguments import Flags, RunArguments
@@ -23,6 +24,7 @@ def train(argv: list[str]) -> Path:
     Returns:
         The model's folder, which is the run's.
     """
+    disable_progress_bar()  # those of transformers, one for each file it writes
     flags = Flags(argv)
     folder = RunFolder(flags.output_dir())
     with PartialState(cpu=flags.namespace.use_cpu).main_process_first():
@@ -173,8 +175,7 @@ def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> 
 
 def final_scores(trainer: Transformer2017Trainer, validation: ValidationSet) -> dict[str, Any]:
     """Scores of the model as it will be used: with the beam search of its generation config."""
-    size = trainer.args.per_device_eval_batch_size
-    return validation.score(translate_lines(trainer.model, trainer.processing_class, validation.sources, size))
+    return validation.score(translate_lines(trainer.model, trainer.processing_class, validation.sources))
 
 
 def finish(

@@ -19,7 +19,7 @@ from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampl
 from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
 from .progress import ProgressBar, SampleTranslations, TokensPerSecond
 from .schedule import inverse_square_root_schedule, peak_learning_rate
-from .stopping import EarlyStopping
+from .stopping import EarlyStopping, TimeLimit
 
 
 class SeedEachUpdate(TrainerCallback):
@@ -60,6 +60,8 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         self.tokens_per_second = TokensPerSecond()
         for callback in (SeedEachUpdate(), self.tokens_per_second, EarlyStopping()):
             self.add_callback(callback)
+        if args.max_minutes:
+            self.add_callback(TimeLimit(args.max_minutes))
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(ProgressBar())
@@ -174,15 +176,14 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         generation.setdefault("max_length", self.args.generation_max_length)
         generation = {name: value for name, value in generation.items() if value is not None}
         rank, world = self.args.process_index, self.args.world_size
-        sources, model = self.validation.sources, self.accelerator.unwrap_model(self.model)
-        size = self.args.per_device_eval_batch_size
+        part, model = self.validation.part(self.args.eval_sentences), self.accelerator.unwrap_model(self.model)
         with self.autocast_smart_context_manager():
-            share = translate_lines(model, self.processing_class, sources[rank::world], size, **generation)
-        translations = [""] * len(sources)
+            share = translate_lines(model, self.processing_class, part.sources[rank::world], **generation)
+        translations = [""] * len(part.sources)
         for index, lines in enumerate(gather_object([share])):
             translations[index::world] = lines
         self.last_translations = translations
-        return {name: score for name, score in self.validation.score(translations).items() if isinstance(score, float)}
+        return {name: score for name, score in part.score(translations).items() if isinstance(score, float)}
 
     # Checkpoints.
 
