@@ -5,6 +5,15 @@ import torch
 from torch import nn
 
 
+def assert_greedy(model, source):
+    """What `generate()` gives is what the changed model's own logits say is most likely."""
+    output = model.generate(input_ids=source, max_new_tokens=5, eos_token_id=96)
+    logits = model(input_ids=source, decoder_input_ids=output).logits[:, :-1]
+    ended = (output[:, 1:] == 96).cumsum(-1).roll(1, -1) > 0
+    ended[:, 0] = False
+    assert torch.equal(logits.argmax(-1)[~ended], output[:, 1:][~ended])
+
+
 def test_lora_on_the_attention_projections(model, batch, tmp_path):
     peft = pytest.importorskip("peft")
     plain = model(**batch).logits
@@ -26,7 +35,7 @@ def test_lora_on_the_attention_projections(model, batch, tmp_path):
     assert losses[-1] < losses[0]
 
     adapted.eval()
-    expected = adapted.generate(input_ids=batch["input_ids"], max_new_tokens=5)
+    assert_greedy(adapted, batch["input_ids"])
     logits = adapted(**batch).logits
     adapted.save_pretrained(tmp_path)
     base = adapted.unload()
@@ -35,7 +44,7 @@ def test_lora_on_the_attention_projections(model, batch, tmp_path):
     torch.testing.assert_close(loaded(**batch).logits, logits)
     merged = loaded.merge_and_unload()
     torch.testing.assert_close(merged(**batch).logits, logits, rtol=1e-4, atol=1e-5)
-    assert merged.generate(batch["input_ids"], max_new_tokens=5).tolist() == expected.tolist()
+    assert_greedy(merged, batch["input_ids"])
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated:DeprecationWarning")
@@ -44,9 +53,9 @@ def test_dynamic_int8_quantisation(model, scramble, batch):
     model = scramble(model)
     logits = model(**batch).logits
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
-    linears = [m for m in quantised.modules() if "quantized" in type(m).__module__ and "Linear" in type(m).__name__]
+    linears = [module for module in quantised.modules() if isinstance(module, torch.ao.nn.quantized.dynamic.Linear)]
     assert len(linears) == 3 * (4 + 2) + 2 * (8 + 2) + 1
     close = quantised(**batch).logits
     similarity = nn.functional.cosine_similarity(close.flatten(), logits.flatten(), dim=0)
     assert similarity > 0.99
-    assert quantised.generate(batch["input_ids"], max_new_tokens=5).shape == (3, 6)
+    assert_greedy(quantised, batch["input_ids"])
