@@ -32,9 +32,9 @@ def train_tokenizer(
     if arguments.tokenizer_type == "symbols":
         return as_pretrained(_symbol_table(lines, arguments.symbol_pattern))
     train = {"bpe": _train_bpe, "unigram": _train_unigram, "wordpiece": _train_wordpiece}[arguments.tokenizer_type]
-    smallest = len(SPECIAL_TOKENS) + len(BYTE_TOKENS) + 1
-    if vocab_size < smallest:
-        raise UsageError(f"--vocab_size {vocab_size} is too small: special and byte tokens alone are {smallest - 1}.")
+    needed = len(SPECIAL_TOKENS) + (0 if arguments.tokenizer_type == "wordpiece" else len(BYTE_TOKENS))
+    if vocab_size <= needed:
+        raise UsageError(f"--vocab_size {vocab_size} is too small: special and byte tokens alone are {needed}.")
     tokenizer = train(lines, vocab_size)
     if exact and (possible := tokenizer.get_vocab_size()) < vocab_size:
         raise UsageError(
