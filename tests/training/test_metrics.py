@@ -30,6 +30,8 @@ def test_any_reference_counts_as_right():
     assert scores == {"per": pytest.approx(100 * 1 / 5), "wer": 50.0}
 
 
-@pytest.mark.parametrize(("a", "b", "edits"), [("kitten", "sitting", 3), ("", "abc", 3), ("same", "same", 0), ("ab", "ba", 2)])
+@pytest.mark.parametrize(
+    ("a", "b", "edits"), [("kitten", "sitting", 3), ("", "abc", 3), ("same", "same", 0), ("ab", "ba", 2)]
+)
 def test_edit_distance(a, b, edits):
     assert edit_distance(a, b) == edit_distance(b, a) == edits

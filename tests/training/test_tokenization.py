@@ -6,7 +6,12 @@ from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.tokenization import is_symbol_table, train_tokenizer
 from transformers import AutoTokenizer
 
-LINES = ["Two dogs run in the snow.", "Zwei Hunde laufen im Schnee.", "A dog's bowl, 24 cats!", "Die Straße ist naß."] * 5
+LINES = [
+    "Two dogs run in the snow.",
+    "Zwei Hunde laufen im Schnee.",
+    "A dog's bowl, 24 cats!",
+    "Die Straße ist naß.",
+] * 5
 TEXTS = ["Two dogs run.", "a  b , c", " lead", "trail ", "漢字 ✓ Straße", "it's 1234!", "tab\there", "<0x41>", "ß"]
 
 
@@ -41,7 +46,9 @@ def test_vocabulary_larger_than_the_text_supports(kind):
 def test_training_again_gives_the_same_tokenizer():
     """A run can be repeated with it. Not so with unigram, whose training in threads sums in no fixed order."""
     for kind in ("bpe", "wordpiece", "symbols"):
-        first, second = (train_tokenizer(iter(LINES), TokenizerArguments(tokenizer_type=kind), 310, exact=False) for _ in "ab")
+        first, second = (
+            train_tokenizer(iter(LINES), TokenizerArguments(tokenizer_type=kind), 310, exact=False) for _ in "ab"
+        )
         assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str(), kind
 
 
