@@ -1,10 +1,12 @@
 """Reading pairs: what a user's faulty files are answered with, and what cleaning leaves out."""
 
 import pytest
+from datasets import Dataset
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import DataArguments
 from transformer2017.training.cleaning import Cleaner
-from transformer2017.training.data import in_batches, language_of, read_pairs, store, training_corpus
+from transformer2017.training.data import in_batches, language_of, read_pairs, store, training_corpus, weighted
+from transformer2017.training.readers import Columns, read_dataset, read_pairs_file
 
 
 def written(folder, name, content):
@@ -90,3 +92,63 @@ def test_an_interrupted_write_leaves_no_file(tmp_path):
 @pytest.mark.parametrize(("path", "language"), [("train.en", "en"), ("a/b.deu", "deu"), ("x.txt", None), (None, None)])
 def test_language_is_taken_from_the_ending(path, language):
     assert language_of(path) == language
+
+
+FILES = {
+    "a.tsv": "a dog\tein Hund\ncats\tKatzen\n",
+    "named.tsv": "id\ttarget\tsource\n1\tein Hund\ta dog\n2\tKatzen\tcats\n",
+    "a.csv": 'source,target\na dog,ein Hund\n"cats",Katzen\n',
+    "a.jsonl": '{"translation": {"en": "a dog", "de": "ein Hund"}}\n{"en": "cats", "de": "Katzen"}\n',
+    "a.tmx": """<tmx version="1.4"><body><tu><tuv xml:lang="en-GB"><seg>a <b>dog</b></seg></tuv>
+        <tuv xml:lang="de"><seg>ein Hund</seg></tuv></tu><tu><tuv xml:lang="fr"><seg>chien</seg></tuv></tu>
+        <tu><tuv xml:lang="EN"><seg>cats</seg></tuv><tuv xml:lang="DE"><seg>Katzen</seg></tuv></tu></body></tmx>""",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_kind_of_file_gives_its_pairs(tmp_path, name):
+    if name.endswith(".tmx"):
+        pytest.importorskip("defusedxml")
+    columns = Columns(source_language="en", target_language="de")
+    pairs = list(read_pairs_file(written(tmp_path, name, FILES[name]), columns))
+    assert pairs == [("a dog", "ein Hund"), ("cats", "Katzen")]
+
+
+def test_parquet_and_local_data_sets_give_their_pairs(tmp_path):
+    """With the column `translation` that the Hub's data sets have."""
+    rows = Dataset.from_list([{"translation": {"en": "a dog", "de": "ein Hund"}}])
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    rows.save_to_disk(str(tmp_path / "set"))
+    columns = Columns(source_language="en", target_language="de")
+    assert list(read_pairs_file(tmp_path / "a.parquet", columns)) == [("a dog", "ein Hund")]
+    assert list(read_dataset(str(tmp_path / "set"), "train", None, False, columns)) == [("a dog", "ein Hund")]
+
+
+def test_external_entities_are_refused(tmp_path):
+    """A translation memory must not read other files of the machine."""
+    pytest.importorskip("defusedxml")
+    (tmp_path / "secret").write_text("secret")
+    entity = f'<!DOCTYPE tmx [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]>'
+    path = written(tmp_path, "a.tmx", entity + FILES["a.tmx"].replace("cats", "&x;"))
+    with pytest.raises(UsageError, match=r"a\.tmx is not a TMX file that can be read"):
+        list(read_pairs_file(path, Columns(source_language="en", target_language="de")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.tsv", "one\n", r"a\.tsv, line 1: .*a tab"),
+        ("a.csv", "english,german\na,b\n", r"a\.csv has the columns english, german: .*--source_column"),
+        ("a.jsonl", "{\n", r"a\.jsonl, line 1 is not JSON"),
+        ("a.parquet", "no", r"a\.parquet is not Parquet"),
+        ("a.docx", "", r"a\.docx: --train_file takes"),
+    ],
+)
+def test_a_faulty_file_is_named(tmp_path, name, content, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        list(read_pairs_file(written(tmp_path, name, content), Columns()))
+
+
+@pytest.mark.parametrize(("weight", "count"), [(1, 10), (2, 20), (0.5, 5), (1.5, 15), (0, 0)])
+def test_corpora_are_mixed_by_weight(weight, count):
+    assert len(list(weighted([("a", "b")] * 10, weight))) == count
