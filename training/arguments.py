@@ -94,9 +94,7 @@ class TokenizerArguments:
 
     tokenizer: str | None = field(
         default=None,
-        metadata={
-            "help": "An existing tokenizer: a folder, a tokenizer.json or a SentencePiece model. None is trained then."
-        },
+        metadata={"help": "An existing tokenizer: a folder, a name on the Hub, or a tokenizer.json."},
     )
     tokenizer_type: str = field(
         default="bpe",
@@ -160,7 +158,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     recipe: str | None = field(
         default=None,
         metadata={
-            "help": "Defaults for all that is not given: paper-base, paper-big or small-data; chosen by the corpus if absent.",
+            "help": "Defaults for all that is not given: paper-base, paper-big or small-data; by corpus if absent.",
             "choices": ["paper-base", "paper-big", "small-data"],
         },
     )
@@ -224,7 +222,8 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     predict_with_generate: bool = field(
         default=True, metadata={"help": "Translate the validation set at each evaluation."}
     )
-    report_to: None | str | list[str] = field(  # noqa: RUF036: HfArgumentParser needs this order
+    # None stands first because HfArgumentParser needs it there.
+    report_to: None | str | list[str] = field(  # noqa: RUF036
         default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none."}
     )
     remove_unused_columns: bool = field(
@@ -283,7 +282,8 @@ class RunArguments:
         length = f"{t.max_steps:,} updates" if t.max_steps > 0 else f"at most {t.num_train_epochs:g} epochs"
         rate = f"peak rate {t.learning_rate:g}" if t.learning_rate else "the paper's rate"
         return (
-            f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, {rate} after {t.warmup_steps:g} updates of warm-up, "
+            f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, "
+            f"{rate} after {t.warmup_steps:g} updates of warm-up, "
             f"{length}"
             + (
                 f", stopping after {t.early_stopping_patience} evaluations without a better score"
@@ -411,7 +411,12 @@ class _Parser(HfArgumentParser):
 
 
 class _ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
-    """One spelling of each flag, and its value's name short."""
+    """One spelling of each flag, its value's name short, and a default only where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.option_strings[0].startswith("--no_"):
+            return action.help
+        return super()._get_help_string(action)
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=110)

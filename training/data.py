@@ -58,7 +58,7 @@ def read_pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file without their ends. Only a line feed ends a line, as for other tools (`wc`, `paste`)."""
+    """The lines of a UTF-8 file without their ends. Only a line feed ends a line, as for `wc`."""
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):

@@ -120,7 +120,7 @@ RECIPES = {
 
 
 def is_bfloat16_quick() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware: training is then some twice as quick, and no worse here."""
+    """Whether the processor multiplies bfloat16 in hardware, which makes training quicker."""
     return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
 
 

@@ -59,6 +59,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     for name in ("pad_token", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise UsageError(f"--tokenizer {path} has no {name}, which training needs.")
+    if tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
+        raise UsageError(f"--tokenizer {path} does not end sentences in {tokenizer.eos_token}, as training needs.")
     return tokenizer
 
 
@@ -105,7 +107,7 @@ def _train_unigram(lines: Iterator[str], vocab_size: int) -> Tokenizer:
 
 
 def _train_wordpiece(lines: Iterator[str], vocab_size: int) -> Tokenizer:
-    """Word pieces, longest match first (Wu et al., 2016), the paper's for English to French. They have no byte fallback."""
+    """Word pieces, longest match first (Wu et al., 2016), as for English to French (§5.1). No byte fallback."""
     tokenizer = _subword_tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=""))
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -131,7 +133,7 @@ def _symbol_table(lines: Iterator[str], pattern: str) -> Tokenizer:
 
 
 def _subword_tokenizer(model: models.Model) -> Tokenizer:
-    """What the subword kinds share: words begin with the space before them, and decoding gives the text back exactly."""
+    """What the subword kinds share: words begin with the space before them, and decoding is exact."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -60,7 +60,7 @@ def test_order_follows_from_seed_and_epoch():
 
 
 def test_like_lengths_leave_little_padding():
-    """On lengths spread as in text, under 10% of the places in batches of 2,000 tokens are padding; at random it is half."""
+    """On lengths spread as in text, under 10% of the places in batches of 2,000 tokens are padding."""
     random = np.random.default_rng(0)
     target = random.poisson(12, 4000) + 1
     source = np.maximum(1, target + random.integers(-3, 4, 4000))
