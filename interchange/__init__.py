@@ -1,1 +1,1 @@
-"""To be filled."""
+"""Other formats, in and out, a file each. Every conversion ends with a report of what was compared."""

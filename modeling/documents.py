@@ -4,10 +4,10 @@ import re
 
 # After these a full stop ends no sentence. Only what is common in the languages of the tests; the rest is a guess by
 # the letter that follows.
-ABBREVIATIONS = frozenset(
-    ("mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "cf", "fig", "no", "vol", "approx")
-    + ("z.b", "d.h", "u.a", "bzw", "usw", "ca", "nr", "str", "bd", "abs", "hr", "fr", "m", "mm", "mme")
-)
+ENGLISH = ("mr", "mrs", "ms", "dr", "prof", "st", "vs", "etc", "e.g", "i.e", "cf", "fig", "no", "vol", "approx")
+GERMAN = ("z.b", "d.h", "u.a", "bzw", "usw", "ca", "nr", "str", "bd", "abs", "hr", "fr")
+FRENCH = ("m", "mm", "mme", "mlle")
+ABBREVIATIONS = frozenset((*ENGLISH, *GERMAN, *FRENCH))
 SENTENCE_END = re.compile(r"""[.!?…]+["'»”’)\]]*(?=\s)|[。！？]+[」』”’）]*""")
 
 

@@ -11,6 +11,7 @@ import torch
 import transformer2017
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformer2017.modeling.documents import split_lines, split_sentences, strip_white_space
 from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
@@ -24,9 +25,8 @@ from transformers import (
     T5ForConditionalGeneration,
     pipeline,
 )
-from transformer2017.modeling.documents import split_lines, split_sentences, strip_white_space
 
-WORDS = "one two three four five six seven eight nine ten . ! ?".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", ".", "!", "?"]
 TEXTS = ["one", "two three four five six seven", "eight nine", "ten nine eight seven six", "three three three"]
 LENGTHS = {"max_new_tokens": 8, "min_new_tokens": 1}
 
@@ -87,11 +87,8 @@ def translate_one_by_one(model, tokenizer, texts: list[str], **settings) -> list
 def test_transformers_still_removes_the_tasks():
     """When transformers changes its table of removed tasks, package/pipelines.py must change with it."""
     code = (
-        "from transformers import pipeline, pipelines\n"
+        "from transformers import pipelines\n"
         "assert {'translation', 'text2text-generation'} <= set(pipelines.REMOVED_TASKS)\n"
-        "for task in ('translation', 'translation_en_to_de', 'text2text-generation'):\n"
-        "    try: pipeline(task, model='nobody/nothing')\n"
-        "    except (KeyError, OSError) as error: print(type(error).__name__)\n"
         "import transformer2017\n"
         "assert not {'translation', 'text2text-generation'} & set(pipelines.REMOVED_TASKS)\n"
         "assert 'summarization' in pipelines.REMOVED_TASKS\n"
@@ -100,9 +97,7 @@ def test_transformers_still_removes_the_tasks():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [*["OSError"] * 3, "translation", "translation", "text2text-generation"] or (
-        done.stdout.split() == [*["KeyError"] * 3, "translation", "translation", "text2text-generation"]
-    )
+    assert done.stdout.split() == ["translation", "translation", "text2text-generation"]
 
 
 @pytest.mark.parametrize("task", ["translation", "translation_one_to_two"])
@@ -226,11 +221,8 @@ def test_n_best_with_scores(own_model, tokenizer):
 def test_score_of_greedy_search(own_model, tokenizer):
     """The mean log probability of a token, counted here from the logits of the finished sequence."""
     translate = pipeline("translation", model=own_model, tokenizer=tokenizer, **LENGTHS)
-    for text, [record] in (
-        zip(TEXTS, translate(TEXTS, return_all=True, batch_size=5), strict=False)
-        if False
-        else [(text, translate(text, return_all=True)) for text in TEXTS]
-    ):
+    for text in TEXTS:
+        [record] = translate(text, return_all=True)
         ids = tokenizer(text, return_tensors="pt").input_ids
         output = own_model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **LENGTHS)
         logits = own_model(input_ids=ids, decoder_input_ids=output[:, :-1]).logits
@@ -241,8 +233,7 @@ def test_score_of_greedy_search(own_model, tokenizer):
 
 def test_truncation_is_never_silent(tokenizer, own_model):
     """Too long is an error that says what to do; cut is a warning that says how much is gone."""
-    short = PreTrainedTokenizerFast.from_pretrained if False else tokenizer
-    translate = pipeline("translation", model=own_model, tokenizer=short, **LENGTHS)
+    translate = pipeline("translation", model=own_model, tokenizer=tokenizer, **LENGTHS)
     before = tokenizer.model_max_length
     tokenizer.model_max_length = 5
     try:

@@ -1,0 +1,87 @@
+"""`transformer2017 export`: a model in another format, checked by running the result."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from transformer2017.configuration import UsageError
+
+FORMATS = ("marian", "ctranslate2", "onnx", "argos", "marian-npz")
+COMPARED_LINES = 64
+
+
+def run(argv: list[str]) -> int:
+    """Writes the model in the format and prints the report of the comparison."""
+    arguments = _parser().parse_args(argv)
+    output_dir = Path(arguments.output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise UsageError(f"--output_dir {output_dir} exists and is not an empty folder")
+    from transformer2017.cli.translate import load
+
+    model, tokenizer = load(arguments.model)
+    print(_export(arguments, model, tokenizer, _sources(arguments, tokenizer)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="transformer2017 export",
+        description="Writes a model in another format, runs the result, and reports how far it is from the model.",
+    )
+    parser.add_argument(
+        "format",
+        choices=FORMATS,
+        help="marian: MarianMT for plain transformers; ctranslate2; onnx, for onnxruntime; argos: a package for Argos "
+        "Translate and LibreTranslate; marian-npz: Marian's own",
+    )
+    parser.add_argument("model", help="folder of a model, or its name on the Hub")
+    parser.add_argument("--output_dir", required=True, help="folder to write, new or empty")
+    parser.add_argument(
+        "--quantization", default="float32", help="float32 or int8 (ctranslate2, argos and onnx; %(default)s)"
+    )
+    parser.add_argument("--source", help=f"text to compare on: the first {COMPARED_LINES} lines of a file")
+    parser.add_argument("--source_language", help="code of the source language, such as en (argos)")
+    parser.add_argument("--target_language", help="code of the target language, such as de (argos)")
+    return parser
+
+
+def _sources(arguments: argparse.Namespace, tokenizer: Any) -> list[list[int]] | None:
+    """Token ids of the lines to compare on; None where no file is given."""
+    if arguments.source is None:
+        return None
+    path = Path(arguments.source)
+    if not path.is_file():
+        raise UsageError(f"--source {path}: there is no such file")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:COMPARED_LINES]
+    if not lines:
+        raise UsageError(f"--source {path} holds no text")
+    return [tokenizer(line)["input_ids"] for line in lines]
+
+
+def _export(arguments: argparse.Namespace, model: Any, tokenizer: Any, sources: list[list[int]] | None) -> object:
+    """Calls the room that writes the format; each is imported only where it is wanted."""
+    output_dir, quantization = arguments.output_dir, arguments.quantization
+    if arguments.format in ("marian", "marian-npz") and quantization != "float32":
+        raise UsageError(f"--quantization {quantization}: the format {arguments.format} holds float32 only")
+    if arguments.format == "marian":
+        from transformer2017.interchange.marian import export_marian
+
+        return export_marian(model, tokenizer, output_dir, sources)
+    if arguments.format == "ctranslate2":
+        from transformer2017.interchange.ctranslate2 import export_ctranslate2
+
+        return export_ctranslate2(model, tokenizer, output_dir, quantization, sources)
+    if arguments.format == "onnx":
+        from transformer2017.interchange.onnx import export_onnx
+
+        return export_onnx(model, tokenizer, output_dir, quantization, sources)
+    if arguments.format == "marian-npz":
+        from transformer2017.interchange.marian_npz import export_marian_npz
+
+        return export_marian_npz(model, tokenizer, output_dir, sources)
+    from transformer2017.interchange.argos import export_argos
+
+    if not arguments.source_language or not arguments.target_language:
+        raise UsageError("an Argos package names its languages: give --source_language and --target_language")
+    languages = (arguments.source_language, arguments.target_language)
+    return export_argos(model, tokenizer, output_dir, *languages, quantization, sources)

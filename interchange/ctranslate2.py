@@ -1,0 +1,220 @@
+"""CTranslate2, the fast runtime behind LibreTranslate and others: out, in float32 or quantised."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.embeddings import sinusoidal_encoding
+from transformers import PreTrainedTokenizerBase
+
+from .marian import refuse_unusual_heads
+from .report import Report, Sources, Specials, greedy_translations, logits_of, shifted, sources_or_samples
+
+QUANTIZATIONS = ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16")
+MAX_POSITIONS = 1024  # CTranslate2 has a table of positions; ours has a formula
+TOLERANCE = 1e-4  # of log probabilities
+
+
+def load_library() -> Any:
+    """Imports ctranslate2.
+
+    Raises:
+        UsageError: If it is not installed.
+    """
+    try:
+        import ctranslate2
+    except ImportError as error:
+        raise UsageError(
+            "CTranslate2 is not installed; install it: pip install 'transformer2017[interchange]'"
+        ) from error
+    import ctranslate2.converters
+    import ctranslate2.specs
+
+    return ctranslate2
+
+
+def specification(model: Transformer2017ForConditionalGeneration, tokens: list[str]) -> Any:
+    """Describes the model to CTranslate2, which takes any positions as a table, so that no weight is reordered.
+
+    Args:
+        model: In evaluation mode.
+        tokens: The vocabulary by id.
+
+    Raises:
+        UsageError: If CTranslate2 cannot represent the model.
+    """
+    library = load_library()
+    config = model.config
+    refuse_unusual_heads(config, "CTranslate2")
+    activation = library.specs.Activation
+    spec = library.specs.TransformerSpec.from_config(
+        (config.encoder_layers, config.decoder_layers),
+        config.num_heads,
+        pre_norm=False,
+        activation={"relu": activation.RELU, "gelu": activation.GELU, "silu": activation.SWISH}[
+            config.activation_function
+        ],
+    )
+    _set_half(spec.encoder, spec.encoder.embeddings[0], model, model.model.encoder)
+    _set_half(spec.decoder, spec.decoder.embeddings, model, model.model.decoder)
+    _set_linear(spec.decoder.projection, model.lm_head)
+    spec.register_source_vocabulary(tokens)
+    spec.register_target_vocabulary(tokens)
+    spec.config.layer_norm_epsilon = 1e-5  # torch's
+    return spec
+
+
+def _set_half(spec: Any, embedding_spec: Any, model: Transformer2017ForConditionalGeneration, half: Any) -> None:
+    """Fills in the encoder or the decoder."""
+    embedding_spec.weight = _array(model.model.shared.weight)
+    spec.scale_embeddings = True
+    spec.position_encodings.encodings = _array(_positions(model.config, half))
+    for layer_spec, layer in zip(spec.layer, half.layers, strict=True):
+        _set_attention(layer_spec.self_attention, layer.self_attention, layer.self_attention_norm)
+        if hasattr(layer, "encoder_decoder_attention"):
+            _set_attention(layer_spec.attention, layer.encoder_decoder_attention, layer.encoder_decoder_attention_norm)
+        _set_linear(layer_spec.ffn.linear_0, layer.feed_forward.w_1)
+        _set_linear(layer_spec.ffn.linear_1, layer.feed_forward.w_2)
+        _set_norm(layer_spec.ffn.layer_norm, layer.feed_forward_norm)
+
+
+def _set_attention(spec: Any, attention: Any, norm: nn.LayerNorm) -> None:
+    """CTranslate2 keeps q, k and v in one matrix where they read the same states: all three, or k and v."""
+    of_memory = len(spec.linear) == 3
+    groups = [["w_q"], ["w_k", "w_v"], ["w_o"]] if of_memory else [["w_q", "w_k", "w_v"], ["w_o"]]
+    for linear_spec, names in zip(spec.linear, groups, strict=True):
+        parts = [getattr(attention, name) for name in names]
+        linear_spec.weight = _array(torch.cat([part.weight for part in parts]))
+        linear_spec.bias = _array(torch.cat([part.bias for part in parts]))
+    _set_norm(spec.layer_norm, norm)
+
+
+def _set_linear(spec: Any, linear: nn.Linear) -> None:
+    spec.weight = _array(linear.weight)
+    if linear.bias is not None:
+        spec.bias = _array(linear.bias)
+
+
+def _set_norm(spec: Any, norm: nn.LayerNorm) -> None:
+    spec.gamma, spec.beta = _array(norm.weight), _array(norm.bias)
+
+
+def _positions(config: Transformer2017Config, half: Any) -> torch.Tensor:
+    """The table of positions of one half (positions, d_model)."""
+    if config.learned_positions is not None:
+        return half.embeddings.positions.weight
+    return sinusoidal_encoding(torch.arange(MAX_POSITIONS), config.d_model)
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    return tensor.detach().float().cpu().numpy().copy()  # quantisation works in place
+
+
+def tokens_by_id(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[str]:
+    """The vocabulary in the order of its ids, with a name for each id that the tokenizer does not use."""
+    named = {index: token for token, index in tokenizer.get_vocab().items()}
+    return [named.get(index, f"<unused{index}>") for index in range(vocab_size)]
+
+
+def write_ctranslate2(
+    model: Transformer2017ForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    output_dir: str | Path,
+    quantization: str = "float32",
+    *,
+    add_source_eos: bool = False,
+) -> None:
+    """Writes a folder that `ctranslate2.Translator` loads; see `export_ctranslate2`.
+
+    Args:
+        add_source_eos: Whether CTranslate2 is to add the end token to each source, for users who do not.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise UsageError(f"--quantization must be one of {', '.join(QUANTIZATIONS)}, not {quantization!r}.")
+    spec = specification(model, tokens_by_id(tokenizer, model.config.vocab_size))
+    spec.config.bos_token, spec.config.eos_token = tokenizer.bos_token, tokenizer.eos_token
+    spec.config.unk_token = tokenizer.unk_token
+    spec.config.decoder_start_token = tokenizer.convert_ids_to_tokens(model.config.decoder_start_token_id)
+    spec.config.add_source_eos = add_source_eos
+    spec.validate()
+    spec.optimize(quantization=quantization)
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    spec.save(str(output_dir))
+
+
+def export_ctranslate2(
+    model: Transformer2017ForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    output_dir: str | Path,
+    quantization: str = "float32",
+    sources: Sources | None = None,
+) -> Report:
+    """Writes the model for `ctranslate2.Translator`, its tokenizer beside it, and compares the two.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: Its pieces, with the end token, are what `translate_batch` takes.
+        output_dir: Made if it is not there.
+        quantization: One of `QUANTIZATIONS`.
+        sources: Token ids of sentences to compare on, each with its end; random ones if None.
+
+    Raises:
+        UsageError: If CTranslate2 is not installed, or cannot represent the model.
+        RunError: If log probabilities in float32 differ.
+    """
+    write_ctranslate2(model, tokenizer, output_dir, quantization)
+    tokenizer.save_pretrained(output_dir)
+    report = Report(f"ctranslate2 export ({quantization}) to {output_dir}")
+    if model.config.learned_positions is None:
+        report.note(f"sequences of up to {MAX_POSITIONS} tokens: CTranslate2 has a table of positions")
+    compare_translator(report, model, str(output_dir), quantization, sources)
+    return report
+
+
+def compare_translator(
+    report: Report,
+    model: Transformer2017ForConditionalGeneration,
+    folder: str,
+    quantization: str,
+    sources: Sources | None,
+    *,
+    add_source_eos: bool = False,
+) -> None:
+    """Compares log probabilities (in float32), and greedy translations, with those of the CTranslate2 model."""
+    translator = load_library().Translator(folder, device="cpu", compute_type=_compute_type(quantization))
+    vocabulary = json.loads((Path(folder) / "shared_vocabulary.json").read_text(encoding="utf-8"))
+    specials = Specials.of(model.config)
+    sources = sources_or_samples(report, model.config, sources)
+    bare = [source[:-1] if add_source_eos else source for source in sources]
+    pieces = [[vocabulary[token] for token in source] for source in bare]
+    if quantization == "float32":
+        targets = [source[:-1] for source in sources]
+        scores = translator.score_batch(pieces, [[vocabulary[token] for token in target] for target in targets])
+        theirs = [torch.tensor(score.log_probs, dtype=torch.float64) for score in scores]
+        report.compare_logits(
+            zip(_log_probabilities(model, sources, specials), theirs, strict=True), TOLERANCE, "log probabilities"
+        )
+    results = translator.translate_batch(pieces, beam_size=1, max_decoding_length=64)
+    index = {token: id_ for id_, token in enumerate(vocabulary)}
+    translations = [[index[token] for token in result.hypotheses[0]] for result in results]
+    report.compare_translations(greedy_translations(model, sources), translations, "greedy")
+
+
+def _log_probabilities(
+    model: Transformer2017ForConditionalGeneration, sources: Sources, specials: Specials
+) -> list[torch.Tensor]:
+    """Of each token of the target, its end included: the target is the source again."""
+    logits = logits_of(model, sources, shifted(sources, specials.start), specials.pad)
+    return [
+        row.log_softmax(-1).gather(-1, torch.tensor(source)[:, None])[:, 0]
+        for row, source in zip(logits, sources, strict=True)
+    ]
+
+
+def _compute_type(quantization: str) -> str:
+    """Half precision is stored as asked and computed in float32 here: not every processor computes in it."""
+    return "float32" if quantization in ("float16", "bfloat16", "float32") else quantization

@@ -1,0 +1,110 @@
+"""Where other formats keep the same weights: their names, and their order of the d_model axis."""
+
+from collections.abc import Iterable
+
+import torch
+from transformer2017.configuration import Transformer2017Config
+from transformer2017.modeling import Transformer2017ForConditionalGeneration
+
+# Ours, then the name that fairseq gave and transformers' Marian and BART kept.
+FAIRSEQ_NAMES = {
+    "self_attention.w_q": "self_attn.q_proj",
+    "self_attention.w_k": "self_attn.k_proj",
+    "self_attention.w_v": "self_attn.v_proj",
+    "self_attention.w_o": "self_attn.out_proj",
+    "self_attention_norm": "self_attn_layer_norm",
+    "encoder_decoder_attention.w_q": "encoder_attn.q_proj",
+    "encoder_decoder_attention.w_k": "encoder_attn.k_proj",
+    "encoder_decoder_attention.w_v": "encoder_attn.v_proj",
+    "encoder_decoder_attention.w_o": "encoder_attn.out_proj",
+    "encoder_decoder_attention_norm": "encoder_attn_layer_norm",
+    "feed_forward.w_1": "fc1",
+    "feed_forward.w_2": "fc2",
+    "feed_forward_norm": "final_layer_norm",
+}
+ENCODER_PARTS = [part for part in FAIRSEQ_NAMES if not part.startswith("encoder_decoder_attention")]
+POSITIONS = "model.{half}.embeddings.positions.weight"  # learned ones, of the encoder or the decoder
+State = dict[str, torch.Tensor]
+
+
+def layer_parts(encoder_layers: int, decoder_layers: int) -> dict[str, str]:
+    """Every linear map and norm of the layers: our name, without `.weight` or `.bias`, to fairseq's and Marian's."""
+    return {
+        f"model.{half}.layers.{index}.{ours}": f"model.{half}.layers.{index}.{FAIRSEQ_NAMES[ours]}"
+        for half, layers, parts in (
+            ("encoder", encoder_layers, ENCODER_PARTS),
+            ("decoder", decoder_layers, list(FAIRSEQ_NAMES)),
+        )
+        for index in range(layers)
+        for ours in parts
+    }
+
+
+def halves_from_interleaved(d_model: int) -> torch.Tensor:
+    """The order in which the interleaved sinusoids of §3.5 become all sines, then all cosines (d_model,).
+
+    `x[..., halves_from_interleaved(d)]` takes our layout to that of the authors' code, of Marian and of MarianMT;
+    `x[..., halves_from_interleaved(d).argsort()]` goes back.
+    """
+    return torch.cat([torch.arange(0, d_model, 2), torch.arange(1, d_model, 2)])
+
+
+def reorder_d_model(state: State, order: torch.Tensor) -> State:
+    """Reorders the d_model axis of every weight of our model, which leaves the model's logits as they are.
+
+    The matrices that read a state of d_model have it as their input axis, those that write one as their output axis;
+    norms and the shared embedding have it too. Biases inside attention heads and the feed-forward do not.
+
+    Args:
+        state: Weights of `Transformer2017ForConditionalGeneration` by name.
+        order: A permutation (d_model,).
+    """
+    reordered = {}
+    for name, weight in state.items():
+        part, kind = name.rsplit(".", 1)
+        writes = part.endswith((".w_o", ".w_2"))
+        if part == "lm_head" and kind == "bias":
+            reordered[name] = weight
+        elif part.endswith("norm") or (writes and kind == "bias"):
+            reordered[name] = weight[order]
+        elif writes:
+            reordered[name] = weight[order, :]
+        elif kind == "weight":
+            reordered[name] = weight[:, order]
+        else:
+            reordered[name] = weight
+    return {name: weight.contiguous() for name, weight in reordered.items()}
+
+
+def with_scaled_embedding(state: State, config: Transformer2017Config) -> State:
+    """Makes room for the factor sqrt(d_model) that our embedding always has, for a model that has none.
+
+    The shared matrix shrinks by that factor, and the last norm of the decoder, which only the output projection reads,
+    grows by it: both uses of the matrix compute what they did.
+    """
+    scale = config.d_model**0.5
+    last_norm = f"model.decoder.layers.{config.decoder_layers - 1}.feed_forward_norm"
+    scaled = {f"{last_norm}.{kind}": state[f"{last_norm}.{kind}"] * scale for kind in ("weight", "bias")}
+    return {**state, "model.shared.weight": state["model.shared.weight"] / scale, **scaled}
+
+
+def load_all_weights(model: torch.nn.Module, state: State, tied_or_made: Iterable[str]) -> None:
+    """Loads weights by name, and makes sure that none is left over and none is forgotten.
+
+    Args:
+        model: Of ours or of transformers'.
+        state: Weights by the model's names.
+        tied_or_made: Parts of names that the state need not have: they are tied to another, or made by a formula.
+    """
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if not any(part in name for part in tied_or_made)]
+    if missing or unexpected:
+        raise RuntimeError(f"weights not loaded: {missing}; weights without a place: {unexpected}")
+    model.tie_weights()  # type: ignore[operator]
+
+
+def own_model(config: Transformer2017Config, state: State) -> Transformer2017ForConditionalGeneration:
+    """Makes our model of weights under our names; the shared matrix stands in `model.shared.weight` alone."""
+    model = Transformer2017ForConditionalGeneration(config).eval()
+    load_all_weights(model, state, ("lm_head.weight", "embed_tokens"))
+    return model
