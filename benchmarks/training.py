@@ -9,12 +9,12 @@ own for each contestant. Both sides run in one process under the same settings o
 """
 
 import argparse
-import json
 import random
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,17 +156,25 @@ def race(names: list[str], batches: dict[bool, list[Batch]], options: argparse.N
     return rates
 
 
-def peak_memory(name: str, batches: dict[bool, list[Batch]], options: argparse.Namespace) -> dict[str, float]:
-    """MiB that this process held before the model was made, and at its peak."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = stepper(CONTESTANTS[name], options.shape)
-    for batch in batches[CONTESTANTS[name].like_lengths][: options.batches]:
+def peak_memory(name: str, batches: list[Batch], shape: str) -> float:
+    """MiB of a process of its own, at most, while it trains on these batches."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "batches.pt"
+        torch.save(batches, file)
+        command = [sys.executable, __file__, "--memory_of", name, "--shape", shape, "--source", file, "--target", file]
+        return float(subprocess.check_output(command))
+
+
+def own_peak_memory(name: str, batches: list[Batch], shape: str) -> float:
+    """MiB of this process, at most, from now on."""
+    step = stepper(CONTESTANTS[name], shape)
+    for batch in batches:
         step(batch)
-    return {"before": before / 1024, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Prints a table, or with --memory_of one contestant's memory as JSON."""
+    """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--target", type=Path, required=True)
@@ -178,23 +186,22 @@ def main() -> None:
     parser.add_argument("--memory_of", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     keep_freed_memory()
+    if options.memory_of:
+        print(own_peak_memory(options.memory_of, torch.load(options.source), options.shape))
+        return
     pairs = read_pairs(options.source, options.target)
     batches = {False: batches_of(pairs, None), True: batches_of(pairs, options.batch_tokens)}
-    if options.memory_of:
-        print(json.dumps(peak_memory(options.memory_of, batches, options)))
-        return
     rates = race(options.contestants, batches, options)
     print(f"shape {options.shape}, {options.batch_tokens} tokens a batch, {torch.get_num_threads()} threads")
     memory = {}
     for name, values in rates.items():
-        memory[name] = json.loads(subprocess.check_output([sys.executable, *sys.argv, "--memory_of", name]))
-        steps_own = memory[name]["peak"] - memory[name]["before"]
-        print(f"{name:44} {statistics.median(values):8.0f} tokens/s  ({min(values):.0f} to {max(values):.0f})", end="")
-        print(f"  peak {memory[name]['peak']:6.0f} MiB, of which training {steps_own:6.0f}", flush=True)
+        memory[name] = peak_memory(name, batches[CONTESTANTS[name].like_lengths][:5], options.shape)
+        print(f"{name:44} {statistics.median(values):8.0f} tokens/s ({min(values):.0f} to {max(values):.0f})", end="")
+        print(f", peak {memory[name]:6.0f} MiB", flush=True)
     for one, other in COMPARISONS:
         if one in rates and other in rates:
             ratios = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
-            use = memory[one]["peak"] / memory[other]["peak"]
+            use = memory[one] / memory[other]
             print(f"{one} / {other}: speed {statistics.median(ratios):.2f}", end="")
             print(f" ({min(ratios):.2f} to {max(ratios):.2f}), peak memory {use:.2f}")
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformer2017.modeling import attention as attention_module
 from transformer2017.modeling import loss as losses
 from transformer2017.modeling.attention import in_float32, scaled_dot_product_attention
 from transformer2017.modeling.dropout import Dropout
@@ -94,6 +95,13 @@ def test_packing_and_unpacking_keep_every_token(lengths):
     assert torch.equal(packing.unpack(packed)[mask.bool()], x[mask.bool()])
 
 
+@pytest.mark.parametrize("left_out", [3, 1], ids=["packed", "padded"])
+def test_padding_is_left_out_where_there_is_much(left_out):
+    mask = torch.ones(2, 10)
+    mask[0, 10 - left_out :] = 0
+    assert Packing(mask).pays == (left_out == 3)
+
+
 def test_packed_training_gives_the_gradients_of_padded_training(model, monkeypatch):
     """Padding on either side of the source and inside it, attended to as the mask says."""
     model.double().train()
@@ -121,6 +129,41 @@ def test_hidden_states_are_padded_where_they_are_asked_for(model):
     source = torch.tensor([[5, 6, 7, 2], [5, 2, 0, 0]])
     outputs = model.train()(input_ids=source, labels=source, output_hidden_states=True)
     assert [h.shape for h in outputs.encoder_hidden_states] == [(2, 4, 32)] * 4
+
+
+def test_three_projections_in_one_product_are_those_of_the_maps(model, monkeypatch):
+    """Queries, keys and values in training, with the gradients of each map's weights."""
+    attention, x = model.model.encoder.layers[0].self_attention.double().train(), torch.randn(2, 5, 32).double()
+    results = []
+    for plain in (True, False):
+        monkeypatch.setattr(attention_module, "is_plain", lambda linear, plain=plain: plain)
+        attention.zero_grad()
+        y, _ = attention(x)
+        y.square().sum().backward()
+        results.append([y, *(p.grad.clone() for p in attention.parameters())])
+    for together, apart in zip(*results, strict=True):
+        torch.testing.assert_close(together, apart)
+
+
+def test_an_adapter_in_place_of_a_map_is_used(model):
+    """A class of its own, as peft makes, is called, wherever it stands."""
+
+    class Adapted(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + 1.0
+
+    batch = {"input_ids": torch.tensor([[5, 6, 2]]), "labels": torch.tensor([[7, 8, 2]])}
+    model.train().config.dropout = 0.0
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    before = model(**batch).loss
+    for parent, name in ((model.model.encoder.layers[0].self_attention, "w_v"), (model, "lm_head")):
+        getattr(parent, name).__class__ = Adapted
+        after = model(**batch).loss
+        assert torch.isclose(after, before, atol=1e-6) == (name == "lm_head")  # all logits one higher: the same loss
+        before = after
+    assert model(**batch).logits is not None
 
 
 def test_attention_in_bfloat16_on_a_cpu_is_computed_in_float32():
