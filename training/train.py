@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from . import averaging, card, checkpoints, data, saving, stopping, tokenization
 from .arguments import Flags, RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
+from .memory import keep_freed_memory
 from .progress import draw_curves
 from .run_folder import RunFolder
 from .trainer import Transformer2017Trainer
@@ -24,6 +25,7 @@ def train(argv: list[str]) -> Path:
     Returns:
         The model's folder, which is the run's.
     """
+    keep_freed_memory()
     disable_progress_bar()  # those of transformers, one for each file it writes
     flags = Flags(argv)
     folder = RunFolder(flags.output_dir())
