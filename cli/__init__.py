@@ -14,8 +14,13 @@ VERBS = {
     "translate": ("translate", "translate lines: standard input or a file in, a line out for each"),
     "evaluate": ("evaluate", "score a model's translations: BLEU and chrF as JSON"),
     "average": ("average", "average the weights of a run's last checkpoints (§6.1)"),
+<<<<<<< HEAD
     "import": ("import_", "read a model of Marian, fairseq or torch, to use or fine-tune it here"),
     "export": ("export", "write a model for MarianMT, CTranslate2, ONNX, Argos or Marian"),
+=======
+    "explain": ("explain", "see one sentence's translation from inside: a page, and figures for a paper"),
+    "app": ("app", "a page on localhost to translate and look inside"),
+>>>>>>> main
 }
 
 USAGE = "usage: transformer2017 [-h] [--version] VERB ..."

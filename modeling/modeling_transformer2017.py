@@ -19,10 +19,10 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .attention import MultiHeadAttention
 from .configuration_transformer2017 import Transformer2017Config
 from .decoder import DecoderLayer
+from .decoding import FastGenerationMixin
 from .embeddings import InputEmbedding
 from .encoder import EncoderLayer
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
-from .output_length import BoundedGenerationMixin
 from .saved_folder import SavedWithCode
 
 
@@ -203,7 +203,7 @@ class Transformer2017Model(Transformer2017PreTrainedModel):
         )
 
 
-class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, BoundedGenerationMixin):
+class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, FastGenerationMixin):
     """The whole of Figure 1: encoder, decoder, and the output projection, which is the shared matrix again (§3.4)."""
 
     _tied_weights_keys = {"lm_head.weight": "model.shared.weight"}

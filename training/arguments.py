@@ -4,15 +4,15 @@ import argparse
 import dataclasses
 import difflib
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 import yaml
-from transformers import HfArgumentParser, Seq2SeqTrainingArguments
-
 from transformer2017.configuration import PRESETS, Transformer2017Config, UsageError
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 # Fields of the configuration that the tokenizer or the model sets, not the user.
 NOT_FLAGS = {
@@ -42,7 +42,8 @@ class DataArguments:
     validation_source: str | None = field(default=None, metadata={"help": "Text to evaluate on while training."})
     validation_target: str | None = field(default=None, metadata={"help": "Its translation, line by line."})
     source_language: str | None = field(
-        default=None, metadata={"help": "Language code, such as en; taken from the file's ending (train.en) if absent."}
+        default=None,
+        metadata={"help": "Language code, such as en; taken from the file's ending (train.en) if absent."},
     )
     target_language: str | None = field(default=None, metadata={"help": "The same for the target."})
     max_length: int = field(
@@ -50,12 +51,16 @@ class DataArguments:
     )
     max_length_ratio: float | None = field(
         default=None,
-        metadata={"help": "Leave out pairs of which one side is more than this many times as long as the other, in words."},
+        metadata={
+            "help": "Leave out pairs of which one side is more than this many times as long as the other, in words."
+        },
     )
     drop_broken: bool = field(
         default=True, metadata={"help": "Leave out pairs with replacement or control characters."}
     )
     drop_duplicates: bool = field(default=False, metadata={"help": "Leave out pairs that came before."})
+    license: str = field(default="unknown", metadata={"help": "Licence to name in the model card, such as cc-by-4.0."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Name of the data for the model card."})
     drop_copies: bool = field(default=False, metadata={"help": "Leave out pairs whose target is their source."})
 
 
@@ -67,10 +72,16 @@ class TokenizerArguments:
 
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "An existing tokenizer: a folder, a tokenizer.json or a SentencePiece model. None is trained then."},
+        metadata={
+            "help": "An existing tokenizer: a folder, a tokenizer.json or a SentencePiece model. None is trained then."
+        },
     )
     tokenizer_type: str = field(
-        default="bpe", metadata={"help": "What to train: bpe, unigram, wordpiece or symbols.", "choices": ["bpe", "unigram", "wordpiece", "symbols"]}
+        default="bpe",
+        metadata={
+            "help": "What to train: bpe, unigram, wordpiece or symbols.",
+            "choices": ["bpe", "unigram", "wordpiece", "symbols"],
+        },
     )
     symbol_pattern: str = field(
         default=r"\S+",
@@ -80,7 +91,9 @@ class TokenizerArguments:
 
 def _config_fields() -> list[tuple]:
     """The configuration's fields as optional flags, each with the sentence that its docstring has for it."""
-    sentences = re.findall(r"^        (\w+): (.+?)(?=^        \w+: |^    \w)", Transformer2017Config.__doc__, re.M | re.S)
+    sentences = re.findall(
+        r"^        (\w+): (.+?)(?=^        \w+: |^    \w)", Transformer2017Config.__doc__, re.M | re.S
+    )
     help_of = {name: " ".join(text.split()) for name, text in sentences}
     return [
         (name, kind | None, field(default=None, metadata={"help": help_of.get(name, "").replace("%", "%%")}))
@@ -98,7 +111,14 @@ def _overrides(self: "ModelArguments") -> dict[str, object]:
 ModelArguments = dataclasses.make_dataclass(
     "ModelArguments",
     [
-        ("preset", str, field(default="base", metadata={"help": "Sizes: a row of the paper's Table 3, or small or tiny.", "choices": list(PRESETS)})),
+        (
+            "preset",
+            str,
+            field(
+                default="base",
+                metadata={"help": "Sizes: a row of the paper's Table 3, or small or tiny.", "choices": list(PRESETS)},
+            ),
+        ),
         *_config_fields(),
     ],
     namespace={
@@ -123,22 +143,33 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         },
     )
     batch_tokens: int = field(
-        default=25000, metadata={"help": "Source tokens, and target tokens, of one update over all devices, at most (§5.1)."}
+        default=25000,
+        metadata={"help": "Source tokens, and target tokens, of one update over all devices, at most (§5.1)."},
     )
     device_batch_tokens: int | None = field(
         default=None,
         metadata={"help": "The most of them that one device takes at once; accumulation makes up the rest."},
     )
     average_checkpoints: int = field(
-        default=5, metadata={"help": "Average the weights of the last this many checkpoints at the end (§6.1); 0: do not."}
+        default=5,
+        metadata={"help": "Average the weights of the last this many checkpoints at the end (§6.1); 0: do not."},
     )
+    max_minutes: float | None = field(default=None, metadata={"help": "End after this many minutes of training."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without a better score."}
     )
+    eval_sentences: int = field(
+        default=2000, metadata={"help": "Translate at most this many validation sentences while training."}
+    )
     sample_outputs: int = field(default=3, metadata={"help": "Translations to show at each evaluation."})
 
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Delete the run that the folder holds, and start over."}
+    )
+
     learning_rate: float | None = field(
-        default=None, metadata={"help": "The rate at the end of warm-up; d_model^-0.5 * warmup_steps^-0.5 (§5.3) if absent."}
+        default=None,
+        metadata={"help": "The rate at the end of warm-up; d_model^-0.5 * warmup_steps^-0.5 (§5.3) if absent."},
     )
     lr_scheduler_type: str = field(
         default="inverse_sqrt", metadata={"help": "inverse_sqrt is the paper's (§5.3); or another of transformers'."}
@@ -146,35 +177,59 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     warmup_steps: float = field(default=4000, metadata={"help": "Updates over which the rate rises (§5.3)."})
     adam_beta2: float = field(default=0.98, metadata={"help": "Adam's beta2 (§5.3)."})
     adam_epsilon: float = field(default=1e-9, metadata={"help": "Adam's epsilon (§5.3)."})
-    max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm; 0: do not, as the paper."})
-    max_steps: int = field(default=100_000, metadata={"help": "Updates (§5.2); -1: as many as num_train_epochs makes."})
+    max_grad_norm: float = field(
+        default=0.0, metadata={"help": "Clip gradients to this norm; 0: do not, as the paper."}
+    )
+    max_steps: int = field(
+        default=100_000, metadata={"help": "Updates (§5.2); -1: as many as num_train_epochs makes."}
+    )
     eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate: no, steps or epoch."})
     eval_steps: float = field(default=1000, metadata={"help": "Updates between evaluations."})
-    save_strategy: str = field(default="steps", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."})
+    save_strategy: str = field(
+        default="steps", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
+    )
     save_steps: float = field(default=1000, metadata={"help": "Updates between checkpoints."})
     save_total_limit: int | None = field(default=6, metadata={"help": "Checkpoints to keep; the best one always is."})
-    metric_for_best_model: str = field(default="bleu", metadata={"help": "What makes a checkpoint the best: bleu, chrf, loss..."})
-    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint, not the last."})
+    metric_for_best_model: str = field(
+        default="bleu",
+        metadata={"help": "What makes a checkpoint the best: bleu, chrf, loss; per or wer for symbols."},
+    )
+    load_best_model_at_end: bool = field(
+        default=True, metadata={"help": "End with the best checkpoint, not the last."}
+    )
     generation_num_beams: int | None = field(default=1, metadata={"help": "Beam size of evaluations while training."})
     logging_steps: float = field(default=50, metadata={"help": "Updates between the points of the curves."})
-    predict_with_generate: bool = field(default=True, metadata={"help": "Translate the validation set at each evaluation."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Not needed: batches hold only what the model takes."})
+    predict_with_generate: bool = field(
+        default=True, metadata={"help": "Translate the validation set at each evaluation."}
+    )
+    report_to: None | str | list[str] = field(  # noqa: RUF036: HfArgumentParser needs this order
+        default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none."}
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Not needed: batches hold only what the model takes."}
+    )
     seed: int = field(default=2017, metadata={"help": "Seed of weights, order of data, and dropout."})
 
 
 # What `--recipe` sets. A flag on the command line, or in the file of flags, goes before it.
 RECIPES: dict[str, dict[str, object]] = {
     # §5 and Table 3: 100K steps; the last 5 checkpoints are averaged (§6.1).
-    "paper-base": {"preset": "base"},
+    "paper-base": {"preset": "base", "vocab_size": 37_000},
     # §6.1: dropout 0.3 comes with the preset; 300K steps; the last 20 checkpoints are averaged.
-    "paper-big": {"preset": "big", "max_steps": 300_000, "average_checkpoints": 20, "save_total_limit": 21},
+    "paper-big": {
+        "preset": "big",
+        "vocab_size": 37_000,
+        "max_steps": 300_000,
+        "average_checkpoints": 20,
+        "save_total_limit": 21,
+    },
     # Below some 200 thousand pairs: small vocabulary, strong dropout, small updates
     # (Araabi and Monz, 2020, "Optimizing Transformer for Low-Resource Neural Machine Translation", arXiv 2011.02266;
     # Sennrich and Zhang, 2019, arXiv 1905.11901).
     "small-data": {
         "preset": "small",
         "dropout": 0.3,
+        "vocab_size": 8_000,
         "batch_tokens": 4096,
         "learning_rate": 1e-3,
         "warmup_steps": 1000,
@@ -187,16 +242,41 @@ RECIPES: dict[str, dict[str, object]] = {
     },
 }
 SMALL_DATA_PAIRS = 200_000
+LOWER_IS_BETTER = {"loss", "perplexity", "per", "wer"}
 
 
 @dataclass
 class RunArguments:
-    """All flags of a run."""
+    """All flags of a run, and the names of those that the user gave."""
 
     data: DataArguments
     tokenizer: TokenizerArguments
     model: ModelArguments
     training: TrainingArguments
+    given: dict[str, object]
+
+    def describe(self) -> str:
+        """The recipe in a line."""
+        t = self.training
+        length = f"{t.max_steps:,} updates" if t.max_steps > 0 else f"at most {t.num_train_epochs:g} epochs"
+        rate = f"peak rate {t.learning_rate:g}" if t.learning_rate else "the paper's rate"
+        return (
+            f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, {rate} after {t.warmup_steps:g} updates of warm-up, "
+            f"{length}"
+            + (
+                f", stopping after {t.early_stopping_patience} evaluations without a better score"
+                if t.early_stopping_patience
+                else ""
+            )
+        )
+
+    def command_line(self) -> list[str]:
+        """The flags that the user gave, as words."""
+        words = []
+        for name, value in self.given.items():
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(shlex.quote(str(one)) for one in values)]
+        return words
 
 
 class Flags:
@@ -240,21 +320,45 @@ class Flags:
             raise UsageError("Say where the model goes: --output_dir FOLDER.")
         return Path(self.namespace.output_dir)
 
+    def as_given(self) -> dict[str, object]:
+        """The flags that the user gave, with their values."""
+        return {name: value for name, value in vars(self.namespace).items() if name in self.given}
+
     def recipe_for(self, pairs: int) -> str:
         """The recipe asked for, or the one that suits a corpus of that size."""
         return self.namespace.recipe or ("small-data" if pairs < SMALL_DATA_PAIRS else "paper-base")
 
-    def with_recipe(self, recipe: str) -> RunArguments:
+    def with_recipe(self, recipe: str, with_validation: bool) -> RunArguments:
         """All flags, those not given filled in by the recipe."""
-        defaults = {**RECIPES[recipe], "recipe": recipe}
-        if "num_train_epochs" in self.given and "max_steps" not in self.given:
-            defaults["max_steps"] = -1
-        self.parser.set_defaults(**defaults)
-        self.parser.set_defaults(**self.from_file)
+        self.parser.set_defaults(
+            **{**RECIPES[recipe], "recipe": recipe, **self._implied(with_validation), **self.from_file}
+        )
         try:
-            return RunArguments(*self.parser.parse_args_into_dataclasses(self.argv, look_for_args_file=False))
+            *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
         except (ValueError, TypeError) as error:
             raise UsageError(str(error)) from error
+        arguments = RunArguments(*parts, given=self.as_given())
+        if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss
+            arguments.model.label_smoothing = arguments.training.label_smoothing_factor
+            arguments.training.label_smoothing_factor = 0.0
+        return arguments
+
+    def _implied(self, with_validation: bool) -> dict[str, object]:
+        """What follows from the flags that were given."""
+        given, namespace = self.given, self.namespace
+        implied: dict[str, object] = {}
+        if "num_train_epochs" in given and "max_steps" not in given:
+            implied["max_steps"] = -1
+        if not with_validation:
+            return implied | {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
+        of_symbols = namespace.tokenizer_type == "symbols"
+        metric = (
+            namespace.metric_for_best_model if "metric_for_best_model" in given else ("wer" if of_symbols else "bleu")
+        )
+        return implied | {
+            "metric_for_best_model": metric,
+            "greater_is_better": metric.removeprefix("eval_") not in LOWER_IS_BETTER,
+        }
 
 
 class _Parser(HfArgumentParser):

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
-
 from transformer2017.configuration import UsageError
+from transformers import PreTrainedTokenizerBase
 
 from .arguments import DataArguments
 from .cleaning import Cleaner
@@ -84,7 +84,9 @@ def store(path: Path, schema: pa.Schema, batches: Iterable[dict[str, list]]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for batch in batches:
-            writer.write_batch(pa.record_batch([pa.array(batch[name], schema.field(name).type) for name in schema.names], schema))
+            writer.write_batch(
+                pa.record_batch([pa.array(batch[name], schema.field(name).type) for name in schema.names], schema)
+            )
     os.replace(partial, path)
     return Dataset.from_file(str(path))
 
@@ -105,6 +107,7 @@ class Corpus:
     target_language: str | None = None
     files: list[str] = field(default_factory=list)
     report: str = ""
+    reused: bool = False
 
 
 def training_corpus(arguments: DataArguments, folder: Path) -> Corpus:
@@ -129,7 +132,8 @@ def _corpus(arguments: DataArguments, files: list[tuple[str, str]], folder: Path
     path = folder / f"{name}.pairs.arrow"
     signature = _signature(files, dataclasses.asdict(arguments))
     report = _reusable(path, signature)
-    if report is None:
+    reused = report is not None
+    if not reused:
         cleaner = Cleaner(arguments)
         pairs = itertools.chain.from_iterable(read_pairs(Path(s), Path(t)) for s, t in files)
         store(path, TEXT, in_batches(cleaner.clean(pairs), TEXT.names))
@@ -144,10 +148,26 @@ def _corpus(arguments: DataArguments, files: list[tuple[str, str]], folder: Path
         arguments.target_language or language_of(target),
         [name for pair in files for name in pair],
         report,
+        reused,
     )
 
 
-def tokenize(corpus: Dataset, tokenizer: PreTrainedTokenizerBase, path: Path, max_length: int | None) -> tuple[Dataset, str]:
+def sentences(pairs: Dataset, at_most: int = 2_000_000) -> Iterator[str]:
+    """Source and target sentences to learn a vocabulary from: all, or evenly spread ones of a very large corpus."""
+    step = -(-2 * len(pairs) // at_most)
+    for rows in (pairs if step == 1 else pairs.select(range(0, len(pairs), step))).iter(1000):
+        yield from rows["source"]
+        yield from rows["target"]
+
+
+def total(dataset: Dataset, column: str) -> int:
+    """The sum of a column."""
+    return pc.sum(dataset.data.column(column)).as_py() or 0
+
+
+def tokenize(
+    corpus: Dataset, tokenizer: PreTrainedTokenizerBase, path: Path, max_length: int | None
+) -> tuple[Dataset, str]:
     """Turns pairs into token ids with their lengths, in an Arrow file; made once for a corpus and a tokenizer.
 
     Args:
@@ -171,7 +191,7 @@ def tokenize(corpus: Dataset, tokenizer: PreTrainedTokenizerBase, path: Path, ma
             yield batch
 
     dataset = store(path, TOKENS, batches())
-    report = f"{left_out:,} pairs with more than {max_length} tokens on a side left out" if left_out else ""
+    report = f"; {left_out:,} pairs with more than {max_length} tokens on a side left out" if left_out else ""
     _remember(path, signature, report)
     return dataset, report
 

@@ -1,75 +1,85 @@
-"""Scores of a model's translations: loss, perplexity, BLEU and chrF (§6.1)."""
+"""Scores of a model: loss and perplexity on the references, and the scores of its own translations (§6.1)."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sacrebleu
 import torch
+from datasets import Dataset
+from transformer2017.configuration import UsageError
+from transformer2017.modeling.translation import Translator
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from transformer2017.configuration import RunError
+from .batching import IGNORED_LABEL
+from .data import Corpus, language_of, read_pairs, tokenize
+from .metrics import SymbolErrorRate, TranslationScore
+from .tokenization import is_symbol_table
 
-from .data import language_of, read_pairs
 
-# sacreBLEU's tokenizer by target language; 13a, the standard, for all others.
-BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+@dataclass
+class ValidationSet:
+    """What a run is evaluated on: sentences, their references, their tokens, and how outputs are scored."""
+
+    sources: list[str]
+    references: list[list[str]]
+    tokens: Dataset | None = None
+    target_language: str | None = None
+    of_symbols: bool = False
+
+    def part(self, at_most: int) -> "ValidationSet":
+        """At most so many sentences, evenly spread."""
+        step = -(-len(self.sources) // at_most)
+        return dataclasses.replace(self, sources=self.sources[::step], references=self.references[::step])
+
+    def score(self, outputs: Sequence[str]) -> dict[str, Any]:
+        """BLEU and chrF; error rates where outputs are symbols (phonemes, letters)."""
+        if self.of_symbols:
+            return SymbolErrorRate(keep_in_memory=True).compute(predictions=outputs, references=self.references)
+        return TranslationScore(keep_in_memory=True).compute(
+            predictions=outputs, references=self.references, target_language=self.target_language
+        )
+
+
+def validation_set(
+    pairs: Iterable[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Dataset | None = None,
+    target_language: str | None = None,
+) -> ValidationSet:
+    """Prepares pairs for scoring. Of symbols, equal sources are one source with several right answers."""
+    of_symbols = is_symbol_table(tokenizer)
+    if not of_symbols:
+        sources, targets = map(list, zip(*pairs, strict=True))
+        return ValidationSet(sources, [[target] for target in targets], tokens, target_language)
+    answers: dict[str, list[str]] = {}
+    for source, target in pairs:
+        answers.setdefault(source, []).append(target)
+    return ValidationSet(list(answers), list(answers.values()), tokens, target_language, of_symbols=True)
+
+
+def tokenized_validation_set(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, file: Path) -> ValidationSet:
+    """A validation set with its tokens, which the loss needs, kept in `file`."""
+    tokens, _ = tokenize(corpus.pairs, tokenizer, file, max_length=None)
+    pairs = zip(corpus.pairs["source"], corpus.pairs["target"], strict=True)
+    return validation_set(pairs, tokenizer, tokens, corpus.target_language)
 
 
 def translate_lines(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    lines: Sequence[str],
-    batch_size: int = 64,
-    **generation: Any,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lines: Sequence[str], **generation: Any
 ) -> list[str]:
-    """Translates lines in batches of like lengths, and gives them back in order; an empty line stays empty.
+    """Translates lines, and gives them back in order; an empty line stays empty.
 
     Args:
-        batch_size: Sentences at once.
         **generation: What `generate()` takes, such as `num_beams`; the rest is as the model's generation config says.
     """
-    outputs = [""] * len(lines)
-    token_ids = tokenizer(list(lines), return_attention_mask=False)["input_ids"] if lines else []
-    waiting = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(token_ids[i]))
     was_training = model.training
     model.eval()
-    for start in range(0, len(waiting), batch_size):
-        batch = waiting[start : start + batch_size]
-        inputs = tokenizer.pad({"input_ids": [token_ids[i] for i in batch]}, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            generated = model.generate(**inputs, **generation)
-        for i, text in zip(batch, tokenizer.batch_decode(generated, skip_special_tokens=True), strict=True):
-            outputs[i] = text
+    translator = Translator(model, tokenizer, window=max(len(lines), 1), **generation)
+    outputs = [translation.text for translation in translator.translate(lines)]
     model.train(was_training)
     return outputs
-
-
-def translation_scores(
-    hypotheses: Sequence[str], references: Sequence[str], target_language: str | None = None
-) -> dict[str, Any]:
-    """Corpus BLEU and chrF by sacreBLEU, with the signatures that make them comparable.
-
-    Args:
-        target_language: Decides how sacreBLEU tokenizes (Chinese, Japanese and Korean have no spaces to go by).
-
-    Raises:
-        RunError: If what sacreBLEU needs for that language is not installed.
-    """
-    language = (target_language or "").split("-")[0].split("_")[0]
-    try:
-        bleu = sacrebleu.BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"))
-        bleu_score = bleu.corpus_score(list(hypotheses), [list(references)])
-    except (ImportError, RuntimeError) as error:
-        raise RunError(f"BLEU for the target language {language} needs a part of sacreBLEU that is missing: {error}") from error
-    chrf = sacrebleu.CHRF()
-    chrf_score = chrf.corpus_score(list(hypotheses), [list(references)])
-    return {
-        "bleu": bleu_score.score,
-        "bleu_signature": str(bleu.get_signature()),
-        "chrf": chrf_score.score,
-        "chrf_signature": str(chrf.get_signature()),
-    }
 
 
 def teacher_forced_loss(model: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) -> tuple[float, int]:
@@ -84,28 +94,38 @@ def teacher_forced_loss(model: PreTrainedModel, batches: Iterable[dict[str, torc
     for batch in batches:
         with torch.inference_mode():
             nats += model(**batch, num_items_in_batch=1).loss.item()
-        tokens += int((batch["labels"] != -100).sum())
+        tokens += int((batch["labels"] != IGNORED_LABEL).sum())
     model.train(was_training)
     return nats, tokens
 
 
+def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a saved model and its tokenizer.
+
+    Raises:
+        UsageError: If the folder is not there, or holds no model.
+    """
+    try:
+        return AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name} is not a model that can be loaded: {str(error).splitlines()[0]}") from error
+
+
 def evaluate_files(
-    model_folder: str,
+    name: str,
     source: Path,
     target: Path,
     target_language: str | None = None,
-    batch_size: int = 64,
     **generation: Any,
 ) -> dict[str, Any]:
     """Translates a file with a saved model and scores the result.
 
     Raises:
-        UsageError: If the files are at fault (see `data.read_pairs`).
+        UsageError: If the model or a file is at fault (see `load_model` and `data.read_pairs`).
     """
     pairs = list(read_pairs(source, target))
-    sources, references = zip(*pairs, strict=True)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForSeq2SeqLM.from_pretrained(model_folder)
-    hypotheses = translate_lines(model, tokenizer, sources, batch_size, **generation)
-    scores = translation_scores(hypotheses, references, target_language or language_of(str(target)))
-    return {"model": str(model_folder), "source": str(source), "target": str(target), "sentences": len(pairs), **scores}
+    model, tokenizer = load_model(name)
+    references = validation_set(pairs, tokenizer, target_language=target_language or language_of(str(target)))
+    outputs = translate_lines(model, tokenizer, references.sources, **generation)
+    facts = {"model": name, "source": str(source), "target": str(target), "sentences": len(references.sources)}
+    return {**facts, **references.score(outputs)}

@@ -4,17 +4,16 @@ import os
 import shutil
 from pathlib import Path
 
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 MARK = "config.json"  # a folder without it is no model folder: it comes last, and goes first
 
 
-def paper_generation_config(model: PreTrainedModel) -> GenerationConfig:
+def paper_generation_config(config: PreTrainedConfig) -> GenerationConfig:
     """Beam size 4, length penalty 0.6, output at most 50 tokens longer than the input (§6.1).
 
     Departure: transformers divides by length ** 0.6, where the paper divides by ((5 + length) / 6) ** 0.6.
     """
-    config = model.config
     generation = GenerationConfig(
         num_beams=4,
         length_penalty=0.6,

@@ -1,13 +1,12 @@
 """Text to tokens: one vocabulary for source and target (§5.1), saved so that plain `AutoTokenizer` loads it."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
 from transformer2017.configuration import UsageError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import TokenizerArguments
 
@@ -17,12 +16,15 @@ SPACE = "▁"  # what stands for a space inside a token, as in SentencePiece
 ALPHABET_SHARE = 0.5  # of the vocabulary: characters beyond that, the rarest, are spelt as bytes
 
 
-def train_tokenizer(lines: Iterator[str], arguments: TokenizerArguments, vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    lines: Iterator[str], arguments: TokenizerArguments, vocab_size: int, exact: bool = True
+) -> PreTrainedTokenizerFast:
     """Learns a vocabulary from source and target together (§5.1).
 
     Args:
         lines: Sentences of both sides.
         vocab_size: Tokens to make, special and byte tokens included.
+        exact: Whether fewer, where the text supports no more, are an error.
 
     Raises:
         UsageError: If the text has too few different words for a vocabulary of that size.
@@ -34,7 +36,7 @@ def train_tokenizer(lines: Iterator[str], arguments: TokenizerArguments, vocab_s
     if vocab_size < smallest:
         raise UsageError(f"--vocab_size {vocab_size} is too small: special and byte tokens alone are {smallest - 1}.")
     tokenizer = train(lines, vocab_size)
-    if (possible := tokenizer.get_vocab_size()) < vocab_size:
+    if exact and (possible := tokenizer.get_vocab_size()) < vocab_size:
         raise UsageError(
             f"--vocab_size {vocab_size} is more than this text supports: it gives at most {possible} tokens. "
             f"Choose --vocab_size {possible} or less, or give more text."
@@ -118,11 +120,13 @@ def _train_wordpiece(lines: Iterator[str], vocab_size: int) -> Tokenizer:
 
 def _symbol_table(lines: Iterator[str], pattern: str) -> Tokenizer:
     """A table of whole symbols: letters, phonemes, characters. Decoding puts a space between them."""
-    tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
+    split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
+    symbols = Counter(symbol for line in lines for symbol, _ in split.pre_tokenize_str(line))
+    table = SPECIAL_TOKENS + sorted(symbols, key=lambda symbol: (-symbols[symbol], symbol))
+    tokenizer = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(table)}, unk_token=UNKNOWN))
+    tokenizer.add_special_tokens(SPECIAL_TOKENS)
+    tokenizer.pre_tokenizer = split
     tokenizer.post_processor = _end_with_end_token()
-    trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL_TOKENS, show_progress=False)
-    tokenizer.train_from_iterator(lines, trainer)
     return tokenizer
 
 
@@ -154,10 +158,13 @@ def _with_plain_byte_tokens(tokenizer: Tokenizer) -> Tokenizer:
     Special, they would be left out of decoded text, and a literal <0x41> in the input would be taken for one.
     """
     description = json.loads(tokenizer.to_str())
-    description["added_tokens"] = [token for token in description["added_tokens"] if token["content"] in SPECIAL_TOKENS]
+    description["added_tokens"] = [
+        token for token in description["added_tokens"] if token["content"] in SPECIAL_TOKENS
+    ]
     return Tokenizer.from_str(json.dumps(description))
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes the tokenizer so that `AutoTokenizer.from_pretrained(folder)` gives it back."""
-    tokenizer.save_pretrained(folder)
+def is_symbol_table(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer knows whole symbols only (letters, phonemes), so that error rates are the scores."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend is not None and isinstance(backend.model, models.WordLevel)

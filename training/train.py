@@ -1,101 +1,199 @@
-"""One run, stage by stage."""
+"""One run, stage by stage: data, tokenizer, tokens, model, training, averaging, the model's folder."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
-from transformer2017.configuration import Transformer2017Config, UsageError
+from accelerate import PartialState
+from transformer2017.configuration import RunError, Transformer2017Config
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.utils.logging import disable_progress_bar
 
-from . import averaging, data, saving, tokenization
+from . import averaging, card, checkpoints, data, saving, stopping, tokenization
 from .arguments import Flags, RunArguments
-from .evaluation import translate_lines, translation_scores
-from .trainer import Transformer2017Trainer, ValidationSet
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
+from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
+from .progress import draw_curves
+from .run_folder import RunFolder
+from .trainer import Transformer2017Trainer
 
 
 def train(argv: list[str]) -> Path:
-    """Trains as the flags say, and returns the model's folder."""
-    flags = Flags(argv)
-    store = flags.output_dir() / "_data"
-    corpus = data.training_corpus(flags.data(), store)
-    validation = data.validation_corpus(flags.data(), store)
-    arguments = flags.with_recipe(flags.recipe_for(len(corpus.pairs)))
-    say(f"data: {corpus.report}")
-    say(f"recipe: {arguments.training.recipe}")
+    """Trains a model as the flags say.
 
-    tokenizer = make_tokenizer(corpus, arguments)
-    tokens, report = data.tokenize(corpus.pairs, tokenizer, store / "train.tokens.arrow", arguments.data.max_length)
-    say(f"tokens: {sum(tokens.data.column('target_length').to_pylist()):,} target tokens; vocabulary {len(tokenizer):,}. {report}")
+    Returns:
+        The model's folder, which is the run's.
+    """
+    disable_progress_bar()  # those of transformers, one for each file it writes
+    flags = Flags(argv)
+    folder = RunFolder(flags.output_dir())
+    with PartialState(cpu=flags.namespace.use_cpu).main_process_first():
+        if claim(folder, flags):
+            say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
+            return folder.path
+        corpus = data.training_corpus(flags.data(), folder.store)
+        validation_corpus = data.validation_corpus(flags.data(), folder.store)
+        arguments = flags.with_recipe(
+            flags.recipe_for(len(corpus.pairs)), with_validation=validation_corpus is not None
+        )
+        tokenizer = make_tokenizer(corpus, arguments, folder.store)
+        tokens, left_out = data.tokenize(
+            corpus.pairs, tokenizer, folder.store / "train.tokens.arrow", arguments.data.max_length
+        )
+        validation = None
+        if validation_corpus is not None:
+            file = folder.store / "validation.tokens.arrow"
+            validation = tokenized_validation_set(validation_corpus, tokenizer, file)
 
     set_seed(arguments.training.seed)
     model = make_model(arguments, tokenizer)
-    say(f"model: {model.num_parameters():,} parameters")
-    trainer = make_trainer(model, arguments, tokens, validation_set(validation, tokenizer, store), tokenizer)
-    trainer.train(resume_from_checkpoint=None)
-    finish(trainer, tokenizer, arguments)
-    return flags.output_dir()
+    say(f"data        {corpus.report}{left_out}")
+    say(f"tokens      {data.total(tokens, 'target_length'):,} target tokens, a vocabulary of {len(tokenizer):,}")
+    say(f"model       {describe(model)}")
+    say(f"recipe      {arguments.describe()}")
+    trainer = Transformer2017Trainer(
+        model, arguments.training, validation, train_dataset=tokens, processing_class=tokenizer
+    )
+    fit(trainer, folder)
+    if trainer.is_world_process_zero():
+        scores = choose_weights(trainer, arguments)
+        finish(trainer, corpus, arguments, scores, folder)
+    trainer.accelerator.wait_for_everyone()
+    return folder.path
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    """Tells the user, once however many processes there are."""
+    if PartialState().is_main_process:
+        print(line, flush=True)
 
 
-def make_tokenizer(corpus: data.Corpus, arguments: RunArguments) -> PreTrainedTokenizerBase:
+def claim(folder: RunFolder, flags: Flags) -> bool:
+    """Makes the folder this run's; whether the run is finished already."""
+    if PartialState().is_main_process:
+        resume = flags.namespace.resume_from_checkpoint not in (None, "", "false", "False")
+        folder.claim(flags.as_given(), overwrite=flags.namespace.overwrite_output_dir, resume=resume)
+    return folder.is_finished
+
+
+def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that the flags name, the one this run has trained before, or a new one."""
     if arguments.tokenizer.tokenizer:
         return tokenization.load_tokenizer(arguments.tokenizer.tokenizer)
-    lines = (line for rows in corpus.pairs.iter(1000) for line in rows["source"] + rows["target"])
-    return tokenization.train_tokenizer(lines, arguments.tokenizer, arguments.model.vocab_size or 8000)
+    kept = store / "tokenizer"
+    if (kept / "tokenizer.json").is_file() and corpus.reused:
+        return tokenization.load_tokenizer(str(kept))
+    tokenizer = tokenization.train_tokenizer(
+        data.sentences(corpus.pairs),
+        arguments.tokenizer,
+        arguments.model.vocab_size,
+        exact="vocab_size" in arguments.given,
+    )
+    tokenizer.save_pretrained(kept)
+    return tokenizer
 
 
 def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Transformer2017ForConditionalGeneration:
-    fields = {**arguments.model.overrides(), "vocab_size": len(tokenizer)}
-    if arguments.training.label_smoothing_factor:
-        fields.setdefault("label_smoothing", arguments.training.label_smoothing_factor)
-    arguments.training.label_smoothing_factor = 0.0
+    """A new model of the sizes asked for, with the paper's way of decoding."""
+    start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     config = Transformer2017Config.from_preset(
         arguments.model.preset,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.bos_token_id,
-        **fields,
+        **{
+            **arguments.model.overrides(),
+            "vocab_size": len(tokenizer),
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "decoder_start_token_id": start,
+        },
     )
     model = Transformer2017ForConditionalGeneration(config)
-    model.generation_config = saving.paper_generation_config(model)
+    model.generation_config = saving.paper_generation_config(config)
     return model
 
 
-def validation_set(corpus, tokenizer, store):
-    if corpus is None:
-        return None
-    tokens, _ = data.tokenize(corpus.pairs, tokenizer, store / "validation.tokens.arrow", None)
-    return ValidationSet(list(corpus.pairs["source"]), list(corpus.pairs["target"]), tokens, corpus.target_language)
-
-
-def make_trainer(model, arguments, tokens, validation, tokenizer):
-    callbacks = []
-    if arguments.training.early_stopping_patience:
-        callbacks.append(EarlyStoppingCallback(arguments.training.early_stopping_patience))
-    return Transformer2017Trainer(
-        model=model, args=arguments.training, train_dataset=tokens, validation=validation, processing_class=tokenizer, callbacks=callbacks
+def describe(model: Transformer2017ForConditionalGeneration) -> str:
+    """The model's size in a line."""
+    c = model.config
+    return (
+        f"{c.encoder_layers}+{c.decoder_layers} layers, d_model {c.d_model}, d_ff {c.d_ff}, {c.num_heads} heads, "
+        f"dropout {c.dropout:g}: {model.num_parameters() / 1e6:.1f}M parameters"
     )
 
 
-def finish(trainer, tokenizer, arguments):
-    model = trainer.model
-    folder = Path(arguments.training.output_dir)
-    v = trainer.validation
-    if v is not None:
-        def score():
-            return translation_scores(translate_lines(model, tokenizer, v.sources), v.references, v.target_language)["bleu"]
-        best_weights = {k: t.clone() for k, t in model.state_dict().items()}
-        best = score()
-        say(f"best checkpoint: validation BLEU {best:.2f} (beam 4)")
-        if arguments.training.average_checkpoints > 1:
-            averaged = averaging.average_weights(averaging.last_checkpoints(folder, arguments.training.average_checkpoints))
-            model.load_state_dict(averaged, strict=False)
-            model.tie_weights()
-            average = score()
-            say(f"average of the last {arguments.training.average_checkpoints}: validation BLEU {average:.2f} (beam 4)")
-            if average < best:
-                model.load_state_dict(best_weights)
-    saving.save_model(model, tokenizer, folder)
+def fit(trainer: Transformer2017Trainer, folder: RunFolder) -> None:
+    """Trains, from the last whole checkpoint if there is one, and ends with the best weights where asked."""
+    checkpoint, torn = checkpoints.last_whole_checkpoint(folder.path)
+    for one in torn:
+        say(f"{one} is torn and is not used.")
+    if checkpoint is None:
+        trainer.train()
+        return
+    state = checkpoints.state_of(checkpoint)
+    *_, max_steps = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    if not stopping.is_over(state, trainer.args, max_steps):
+        say(f"going on from {checkpoint}")
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        return
+    trainer.state = state
+    best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    trainer._load_from_checkpoint(best or str(checkpoint))
+
+
+def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> dict[str, Any]:
+    """Takes the average of the last checkpoints (§6.1), unless it does worse on the validation set.
+
+    Returns:
+        The validation scores with beam search, and what the weights are.
+    """
+    model, validation, count = trainer.model, trainer.validation, arguments.training.average_checkpoints
+    averaged = None
+    if count > 1 and len(checkpoints.checkpoints_of(Path(arguments.training.output_dir))) > 1:
+        paths = averaging.last_checkpoints(Path(arguments.training.output_dir), count)
+        averaged = averaging.average_weights(paths)
+        count = len(paths)
+    if validation is None:
+        if averaged is not None:
+            averaging.set_weights(model, averaged)
+        return {"weights": f"average of the last {count} checkpoints" if averaged is not None else "last update"}
+    single = {name: weight.clone() for name, weight in model.state_dict().items()}
+    label = "best checkpoint" if trainer.state.best_model_checkpoint else "last update"
+    scores = {"weights": label, **final_scores(trainer, validation)}
+    say(f"{label}: {card.one_line(scores)}")
+    if averaged is None:
+        return scores
+    averaging.set_weights(model, averaged)
+    label = f"average of the last {count} checkpoints"
+    averaged_scores = {"weights": label, **final_scores(trainer, validation)}
+    say(f"{label}: {card.one_line(averaged_scores)}")
+    metric = next(name for name in ("bleu", "wer") if name in scores)
+    if (averaged_scores[metric] >= scores[metric]) == (metric == "bleu"):
+        return averaged_scores
+    averaging.set_weights(model, single)
+    return scores
+
+
+def final_scores(trainer: Transformer2017Trainer, validation: ValidationSet) -> dict[str, Any]:
+    """Scores of the model as it will be used: with the beam search of its generation config."""
+    return validation.score(translate_lines(trainer.model, trainer.processing_class, validation.sources))
+
+
+def finish(
+    trainer: Transformer2017Trainer,
+    corpus: data.Corpus,
+    arguments: RunArguments,
+    scores: dict[str, Any],
+    folder: RunFolder,
+) -> None:
+    """Writes the model's folder: weights, code, tokenizer, generation config, card and curves."""
+    curves = folder.path / "curves.png"
+    drawn = draw_curves(trainer.state.log_history, arguments.training.metric_for_best_model, curves)
+    text = card.model_card(trainer.model, corpus, arguments, scores, trainer.state, curves.name if drawn else None)
+    try:
+        saving.save_model(trainer.model, trainer.processing_class, folder.path, text)
+    except OSError as error:
+        raise RunError(f"{folder.path} could not be written: {error.strerror or error}.") from error
+    folder.finish()
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+    print(f"The model is in {folder.path}", file=sys.stdout, flush=True)

@@ -1,31 +1,25 @@
-"""`Seq2SeqTrainer` with the paper's schedule, batches by tokens, and evaluation by translation."""
+"""`Seq2SeqTrainer` with the paper's schedule, batches by tokens, evaluation by translation, and exact resuming."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object, set_seed
-from datasets import Dataset
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
-from transformers import Seq2SeqTrainer, TrainerCallback
+from transformer2017.configuration import RunError
+from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
+from . import checkpoints
 from .arguments import TrainingArguments
-from .batching import Collator, TokenBatchLoader, TokenBatchSampler
-from .evaluation import teacher_forced_loss, translate_lines, translation_scores
+from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampler
+from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
+from .progress import ProgressBar, SampleTranslations, TokensPerSecond
 from .schedule import inverse_square_root_schedule, peak_learning_rate
-
-
-@dataclass
-class ValidationSet:
-    """What a run is evaluated on: the sentences, and their tokens."""
-
-    sources: list[str]
-    references: list[str]
-    tokens: Dataset
-    target_language: str | None = None
+from .stopping import EarlyStopping, TimeLimit
 
 
 class SeedEachUpdate(TrainerCallback):
@@ -46,27 +40,47 @@ class Transformer2017Trainer(Seq2SeqTrainer):
     Args:
         model: The model.
         args: The run's settings.
-        train_dataset: Rows of `input_ids`, `labels`, `source_length` and `target_length`, as `data.tokenize` makes.
         validation: Sentences to evaluate on; without them, `eval_dataset` is evaluated as in `Seq2SeqTrainer`.
-        **kwargs: As for `Seq2SeqTrainer`.
+        **kwargs: As for `Seq2SeqTrainer`. `train_dataset` has rows of `input_ids`, `labels`, `source_length` and
+            `target_length`, as `data.tokenize` makes them.
     """
 
-    def __init__(self, model: Any = None, args: Any = None, validation: ValidationSet | None = None, **kwargs: Any) -> None:
-        multiple_of = 8 if args is not None and args.device.type == "cuda" else 1
+    args: TrainingArguments
+
+    def __init__(
+        self, model: Any, args: TrainingArguments, validation: ValidationSet | None = None, **kwargs: Any
+    ) -> None:
+        multiple_of = 8 if args.device.type == "cuda" else 1
         kwargs.setdefault("data_collator", Collator(model.config.pad_token_id, multiple_of))
         if validation is not None:
             kwargs.setdefault("eval_dataset", validation.tokens)
         super().__init__(model=model, args=args, **kwargs)
         self.validation = validation
         self.last_translations: list[str] = []
-        self.add_callback(SeedEachUpdate())
+        self.tokens_per_second = TokensPerSecond()
+        for callback in (SeedEachUpdate(), self.tokens_per_second, EarlyStopping()):
+            self.add_callback(callback)
+        if args.max_minutes:
+            self.add_callback(TimeLimit(args.max_minutes))
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(ProgressBar())
+        if args.sample_outputs:
+            self.add_callback(SampleTranslations(self, args.sample_outputs))
+
+    # Batches, optimizer and schedule (§5.1, §5.3).
+
+    @property
+    def batches_per_update(self) -> int:
+        """Batches that all processes take together between two updates."""
+        return self.args.world_size * self.args.gradient_accumulation_steps
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches by token budget. They are this process's share already, so accelerate does not wrap the loader."""
-        lengths = self.train_dataset.data
+        columns = self.train_dataset.data
         sampler = TokenBatchSampler(
-            lengths.column("source_length").to_numpy(),
-            lengths.column("target_length").to_numpy(),
+            columns.column("source_length").to_numpy(),
+            columns.column("target_length").to_numpy(),
             batch_tokens=math.ceil(self.args.batch_tokens / self.batches_per_update),
             batches_per_update=self.batches_per_update,
             num_processes=self.args.world_size,
@@ -83,11 +97,6 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )
 
-    @property
-    def batches_per_update(self) -> int:
-        """Batches that all processes take together between two updates."""
-        return self.args.world_size * self.args.gradient_accumulation_steps
-
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As in `Trainer`, with the paper's rate where none is given (§5.3)."""
         if self.args.learning_rate is None:
@@ -102,8 +111,40 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **generation: Any) -> dict[str, float]:
-        """Loss, perplexity, BLEU and chrF on the validation set; any other dataset as in `Seq2SeqTrainer`."""
+    def training_step(
+        self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """One forward and backward pass.
+
+        Raises:
+            RunError: If the loss is not a number, before it reaches the weights.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise RunError(f"The loss of update {self.state.global_step + 1} is {loss.item()}. {self._way_back()}")
+        return loss
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The batches of an update, and the number of their target tokens over all processes."""
+        batches, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if num_items_in_batch is not None:
+            self.tokens_per_second.count(int(num_items_in_batch))
+        else:
+            self.tokens_per_second.count(sum(int((batch["labels"] != IGNORED_LABEL).sum()) for batch in batches))
+        return batches, num_items_in_batch
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in `Trainer`, with the rate of target tokens."""
+        if "loss" in logs:
+            logs["tokens_per_second"] = self.tokens_per_second.take()
+        super().log(logs, start_time)
+
+    # Evaluation.
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **generation: Any
+    ) -> dict[str, float]:
+        """Loss, perplexity and scores on the validation set; any other dataset as in `Seq2SeqTrainer`."""
         if self.validation is None or eval_dataset is not None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **generation)
         metrics = self._validation_loss()
@@ -127,28 +168,62 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         size = self.args.per_device_eval_batch_size
         batches = [by_length[start : start + size] for start in range(0, len(by_length), size)]
         for batch in batches[self.args.process_index :: self.args.world_size]:
-            rows = [tokens[int(i)] for i in batch]
-            yield self._prepare_inputs(self.data_collator(rows))
+            yield self._prepare_inputs(self.data_collator([tokens[int(i)] for i in batch]))
 
     def _validation_scores(self, **generation: Any) -> dict[str, float]:
-        """Every process translates its share of the sentences; the scores are of the whole corpus."""
+        """Every process translates its share of the sentences; the scores are those of the whole corpus."""
         generation.setdefault("num_beams", self.args.generation_num_beams)
-        if self.args.generation_max_length is not None:
-            generation.setdefault("max_length", self.args.generation_max_length)
+        generation.setdefault("max_length", self.args.generation_max_length)
         generation = {name: value for name, value in generation.items() if value is not None}
         rank, world = self.args.process_index, self.args.world_size
-        model = self.accelerator.unwrap_model(self.model)
+        part, model = self.validation.part(self.args.eval_sentences), self.accelerator.unwrap_model(self.model)
         with self.autocast_smart_context_manager():
-            share = translate_lines(
-                model,
-                self.processing_class,
-                self.validation.sources[rank::world],
-                self.args.per_device_eval_batch_size,
-                **generation,
-            )
-        translations: list[str] = [""] * len(self.validation.sources)
+            share = translate_lines(model, self.processing_class, part.sources[rank::world], **generation)
+        translations = [""] * len(part.sources)
         for index, lines in enumerate(gather_object([share])):
             translations[index::world] = lines
         self.last_translations = translations
-        scores = translation_scores(translations, self.validation.references, self.validation.target_language)
-        return {name: scores[name] for name in ("bleu", "chrf")}
+        return {name: score for name, score in part.score(translations).items() if isinstance(score, float)}
+
+    # Checkpoints.
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Writes a checkpoint and seals it, and only then deletes older ones.
+
+        Raises:
+            RunError: If a weight is not a number, or the checkpoint cannot be written, as on a full disk.
+        """
+        run = Path(self.args.output_dir)
+        checkpoint = run / f"checkpoint-{self.state.global_step}"
+        if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
+            raise RunError(f"A weight is not a number at update {self.state.global_step}. {self._way_back()}")
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # `Trainer` would delete before we seal
+        try:
+            if self.args.should_save:
+                checkpoints.remove([checkpoint])
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                checkpoints.seal(checkpoint)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            checkpoints.remove([checkpoint])
+            raise RunError(f"{checkpoint} could not be written ({error}). {self._way_back()}") from error
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            checkpoints.rotate(run, limit, self.state.best_model_checkpoint)
+
+    def _way_back(self) -> str:
+        """Tells the user where the run stands."""
+        last, _ = checkpoints.last_whole_checkpoint(Path(self.args.output_dir))
+        if last is None:
+            return "There is no checkpoint yet; a lower --learning_rate or a longer --warmup_steps may help."
+        return f"The last good checkpoint is {last}; the same command goes on from it."
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Tied weights are saved once, so a checkpoint never has all names: no warning about that."""
+        load_result.missing_keys[:] = [
+            key for key in load_result.missing_keys if key not in self.model.all_tied_weights_keys
+        ]
+        super()._issue_warnings_after_load(load_result)

@@ -46,7 +46,13 @@ def models(scramble, request):
     activation, bias = getattr(request, "param", ("relu", False))
     ours = Transformer2017ForConditionalGeneration(
         Transformer2017Config(
-            **SIZES, **TOKENS, d_ff=28, num_heads=2, activation_function=activation, logits_bias=bias, label_smoothing=0
+            **SIZES,
+            **TOKENS,
+            d_ff=28,
+            num_heads=2,
+            activation_function=activation,
+            logits_bias=bias,
+            label_smoothing=0,
         )
     )
     marian = MarianMTModel(
@@ -98,13 +104,10 @@ def test_logits_loss_and_gradients_are_those_of_marian(models, dtype, tolerance,
     for name, parameter in ours.named_parameters():
         if name != "lm_head.bias":  # a constant in Marian
             gradient = marian.get_parameter(marian_name(name)).grad
-            torch.testing.assert_close(
-                in_marian_order(name, parameter.grad), gradient, rtol=tolerance, atol=tolerance
-            )
+            torch.testing.assert_close(in_marian_order(name, parameter.grad), gradient, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("flags", [{}, {"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 2}], ids=str)
 def test_generate_gives_what_marian_gives(models, flags, batch):
-    ours, marian = models
     mine, theirs = (model.generate(batch["input_ids"], max_new_tokens=12, **flags) for model in models)
     assert mine.tolist() == theirs.tolist()

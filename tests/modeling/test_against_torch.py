@@ -8,7 +8,7 @@ from torch import nn
 from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
 
 CONFIG = Transformer2017Config(
-    vocab_size=71, d_model=24, d_ff=40, num_heads=3, encoder_layers=3, decoder_layers=2, dropout=0.0
+    vocab_size=71, d_model=24, d_ff=40, num_heads=4, encoder_layers=3, decoder_layers=2, dropout=0.0
 )
 NORMS = {
     "encoder": ["self_attention_norm", "feed_forward_norm"],
@@ -55,9 +55,10 @@ def peer_loss(peer: nn.Transformer, shared: torch.Tensor, batch) -> torch.Tensor
     def embed(ids):
         angles = [[p / 10000 ** (2 * (j // 2) / CONFIG.d_model) for j in range(CONFIG.d_model)] for p in range(9)]
         table = [[(math.sin, math.cos)[j % 2](angle) for j, angle in enumerate(row)] for row in angles]
-        return shared[ids.clamp(min=0)] * math.sqrt(CONFIG.d_model) + torch.tensor(table, dtype=shared.dtype)[
-            : ids.shape[1]
-        ]
+        return (
+            shared[ids.clamp(min=0)] * math.sqrt(CONFIG.d_model)
+            + torch.tensor(table, dtype=shared.dtype)[: ids.shape[1]]
+        )
 
     states = peer(
         embed(source),

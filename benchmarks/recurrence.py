@@ -1,0 +1,194 @@
+"""What introductions say of recurrence and attention, measured: an LSTM encoder-decoder beside our Transformer.
+
+Both have the same number of parameters, vocabulary, batches in the same order, number of updates, optimiser, and
+label smoothing. Each has the best of the learning rates given by `--rates`, found in a short trial. Measured are
+training speed and translation quality against sentence length, and the gradient at the first layer and the loss
+against depth. What does not come out as told is reported as it came.
+
+    python benchmarks/recurrence.py --data shared/data/multi30k --report docs/recurrence.md
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import sacrebleu
+import torch
+from recurrence_models import build, parameters
+from recurrence_report import BANDS, draw, report
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import nn
+
+PAD, END = 0, 2
+LENGTHS = (8, 16, 32, 64, 128, 256)
+Pair = tuple[list[int], list[int]]
+
+
+def read(folder: Path, split: str) -> tuple[list[str], list[str]]:
+    """English and German lines."""
+    return tuple((folder / f"{split}.{side}").read_text(encoding="utf-8").splitlines() for side in ("en", "de"))
+
+
+def train_tokenizer(lines: list[str], vocab_size: int) -> Tokenizer:
+    """One shared BPE vocabulary (§5.1)."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        lines, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    )
+    return tokenizer
+
+
+def pad(rows: list[list[int]], value: int) -> torch.Tensor:
+    """Rows of different lengths as one tensor."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+def batches(pairs: list[Pair], tokens: int, seed: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of like length under a budget of target tokens, without end, in an order that the seed fixes."""
+    order = random.Random(seed)
+    while True:
+        ranked = sorted(pairs, key=lambda pair: (len(pair[1]), len(pair[0]), order.random()))
+        groups, group = [], []
+        for pair in ranked:
+            if group and (len(group) + 1) * len(pair[1]) > tokens:
+                groups.append(group)
+                group = []
+            group.append(pair)
+        order.shuffle(groups)
+        for group in groups:
+            yield pad([s for s, _ in group], PAD), pad([t for _, t in group], -100)
+
+
+def train(model: nn.Module, pairs: list[Pair], updates: int, rate: float, tokens: int) -> dict[str, float]:
+    """Trains with Adam and a warm-up of a tenth of the updates, then a decay to zero."""
+    optimiser = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
+    model.train()
+    losses, norms, started = [], [], time.perf_counter()
+    for update, (source, labels) in zip(range(updates), batches(pairs, tokens), strict=False):
+        share = (update + 1) / updates
+        optimiser.param_groups[0]["lr"] = rate * min(share / 0.1, (1 - share) / 0.9 + 1 / updates)
+        loss = model(source, labels=labels)
+        optimiser.zero_grad()
+        loss.backward()
+        norms.append(float(torch.stack([p.grad.norm() for p in model.first_layer()]).norm()))
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        losses.append(loss.item())
+    tail = max(1, updates // 10)
+    return {
+        "loss": statistics.mean(losses[-tail:]),
+        "first_gradient": norms[0],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def speed(model: nn.Module, length: int, vocab_size: int, tokens: int = 1024, repeats: int = 5) -> float:
+    """Target tokens per second, forward and backward, of sentences of one length: the median of several runs."""
+    rows = max(1, tokens // length)
+    source = torch.randint(4, vocab_size, (rows, length))
+    model.train()
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        model(source, labels=source.clone()).backward()
+        times.append(time.perf_counter() - started)
+    return rows * length / statistics.median(times[1:])
+
+
+def quality(model: nn.Module, tokenizer: Tokenizer, sources: list[str], references: list[str]) -> dict[str, float]:
+    """BLEU of all sentences and of each band of source lengths, by greedy search."""
+    model.eval()
+    hypotheses: list[str] = []
+    for i in range(0, len(sources), 50):
+        source = pad([[*tokenizer.encode(line).ids, END] for line in sources[i : i + 50]], PAD)
+        for row in model.translate(source, 60).tolist():
+            kept = row[: row.index(END)] if END in row else row
+            hypotheses.append(tokenizer.decode([t for t in kept if t > END]))
+    scores = {"all": sacrebleu.corpus_bleu(hypotheses, [references]).score}
+    for low, high in BANDS:
+        chosen = [i for i, line in enumerate(sources) if low <= len(line.split()) <= high]
+        if chosen:
+            found = sacrebleu.corpus_bleu([hypotheses[i] for i in chosen], [[references[i] for i in chosen]])
+            scores[f"{low}-{high}"] = found.score
+    return scores
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, object]:
+    """All four measurements, the two models in turn."""
+    source, target = read(arguments.data, "train")
+    tokenizer = train_tokenizer(source + target, arguments.vocab_size)
+    ids = [[encoding.ids for encoding in tokenizer.encode_batch(lines)] for lines in (source, target)]
+    pairs = [([*s, END], [*t, END]) for s, t in zip(*ids, strict=True)]
+    test = [lines[: arguments.test_lines] for lines in read(arguments.data, "test_2016_flickr")]
+    size = tokenizer.get_vocab_size()
+    results: dict[str, object] = {"speed": {}, "quality": {}, "depth": {}}
+    kinds = ("transformer", "recurrent")
+    models_ = {kind: build(kind, size, arguments.d_model, arguments.layers, arguments.dropout) for kind in kinds}
+    results["parameters"] = {kind: parameters(model) for kind, model in models_.items()}
+    results["speed"] = {length: {kind: speed(models_[kind], length, size) for kind in kinds} for length in LENGTHS}
+    say(results)
+    for kind in kinds:
+        trials = {}
+        for rate in arguments.rates:
+            trial = build(kind, size, arguments.d_model, arguments.layers, arguments.dropout)
+            trials[rate] = train(trial, pairs, arguments.trial_updates, rate, arguments.batch_tokens)["loss"]
+        rate = min(trials, key=trials.__getitem__)
+        model = build(kind, size, arguments.d_model, arguments.layers, arguments.dropout)
+        trained = train(model, pairs, arguments.updates, rate, arguments.batch_tokens)
+        results["quality"][kind] = {**trained, "rate": rate, "trials": trials, **quality(model, tokenizer, *test)}
+        say(results["quality"][kind])
+    for layers in arguments.depths:
+        found = {}
+        for kind in kinds:
+            model = build(kind, size, arguments.depth_d_model, layers, 0.0)
+            found[kind] = train(model, pairs, arguments.depth_updates, 1e-3, arguments.batch_tokens // 2)
+        results["depth"][layers] = found
+        say({layers: found})
+    return results
+
+
+def say(found: object) -> None:
+    """Prints a part of the results as soon as it is known."""
+    print(json.dumps(found), flush=True)
+
+
+def main() -> None:
+    """Runs the benchmark and writes its page, picture and numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.en, train.de, test_2016_flickr.*")
+    parser.add_argument("--report", type=Path, required=True, help="page to write; picture and numbers go beside it")
+    parser.add_argument("--vocab_size", type=int, default=4000)
+    parser.add_argument("--d_model", type=int, default=192)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--updates", type=int, default=1000)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3])
+    parser.add_argument("--trial_updates", type=int, default=100)
+    parser.add_argument("--batch_tokens", type=int, default=1500)
+    parser.add_argument("--test_lines", type=int, default=1000)
+    parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--depth_d_model", type=int, default=64)
+    parser.add_argument("--depth_updates", type=int, default=120)
+    arguments = parser.parse_args()
+    random.seed(2017)
+    started = time.perf_counter()
+    results = measure(arguments)
+    results["seconds"] = time.perf_counter() - started
+    arguments.report.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    picture = arguments.report.with_suffix(".png")
+    draw(results, picture)
+    command = "python benchmarks/recurrence.py --data DATA --report " + arguments.report.name
+    arguments.report.write_text(report(results, picture.name, command), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

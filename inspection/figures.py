@@ -1,0 +1,250 @@
+"""Figures of an explanation, fit for a paper: heat maps, lines between words, alignment, the next word, and beams.
+
+Each function gives a matplotlib `Figure` that belongs to no window: show it in a notebook, or save it as PNG, SVG or
+PDF. Names of layers and heads count from 1, as in the paper.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from transformer2017.configuration import RunError, UsageError
+
+from .explanation import KINDS, Explanation, Kind
+from .fonts import families_for
+from .tokens import plain
+
+RESOLUTION = 300  # dots an inch of a PNG
+HEAD_COLOURS = "tab10"
+FAINTEST_LINE = 0.02  # weights below it are not drawn as lines
+
+
+def heat_map(explanation: Explanation, kind: Kind, layer: int, head: int | None = None) -> Figure:
+    """One head's attention weights, a row a query and a column a key.
+
+    Args:
+        kind: "encoder", "decoder" or "cross".
+        layer: Counted from 1.
+        head: Counted from 1; the mean of all heads if None.
+
+    Raises:
+        UsageError: If there is no such layer or head.
+    """
+    weights = _layer(explanation, kind, layer)
+    chosen = weights.mean(0) if head is None else weights[_index(head, len(weights), "head")]
+    rows, columns = explanation.axes(kind)
+    name = "mean of all heads" if head is None else f"head {head}"
+    with _fonts(rows, columns):
+        figure = Figure(figsize=_size(rows, columns), layout="constrained")
+        axes = figure.add_subplot()
+        _draw_heat(axes, chosen, rows, columns)
+        axes.set_title(f"{KINDS[kind]}, layer {layer}, {name}", fontsize=9)
+        figure.colorbar(axes.images[0], ax=axes, shrink=0.6, pad=0.02).ax.tick_params(labelsize=7)
+    return figure
+
+
+def head_grid(explanation: Explanation, kind: Kind, layer: int) -> Figure:
+    """All heads of a layer side by side, as heat maps.
+
+    Raises:
+        UsageError: If there is no such layer.
+    """
+    weights = _layer(explanation, kind, layer)
+    rows, columns = explanation.axes(kind)
+    across = min(4, len(weights))
+    down = -(-len(weights) // across)
+    wide, high = _size(rows, columns)
+    with _fonts(rows, columns):
+        figure = Figure(figsize=(min(16, across * wide * 0.8), min(16, down * high * 0.8)), layout="constrained")
+        panels = figure.subplots(down, across, squeeze=False).flatten()
+        for panel in panels[len(weights) :]:
+            panel.set_visible(False)
+        for head, panel in enumerate(panels[: len(weights)]):
+            _draw_heat(panel, weights[head], rows, columns, size=6)
+            panel.set_title(f"head {head + 1}", fontsize=8)
+        figure.suptitle(f"{KINDS[kind]}, layer {layer}", fontsize=9)
+    return figure
+
+
+def attention_lines(
+    explanation: Explanation,
+    kind: Kind,
+    layer: int,
+    heads: Sequence[int] | None = None,
+    word: int | None = None,
+) -> Figure:
+    """Lines between words, a colour a head and the darker the larger the weight, as in the paper's Figures 3 to 5.
+
+    Args:
+        heads: Counted from 1; all if None.
+        word: Position, from 0, of the only query whose lines are drawn (as Figure 3 shows "making"); all if None.
+
+    Raises:
+        UsageError: If there is no such layer, head or word.
+    """
+    weights = _layer(explanation, kind, layer)
+    rows, columns = explanation.axes(kind)
+    chosen = [_index(head, len(weights), "head") for head in heads] if heads else list(range(len(weights)))
+    if word is not None and not 0 <= word < len(rows):
+        raise UsageError(f"there are words 0 to {len(rows) - 1}, and no word {word}")
+    with _fonts(rows, columns):
+        figure = Figure(figsize=(max(3.5, 0.3 * max(len(rows), len(columns))), 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        _draw_lines(axes, weights, chosen, range(len(rows)) if word is None else [word], len(columns))
+        _name_words(axes, rows, 0.0, "top", word)
+        _name_words(axes, columns, 1.0, "bottom", None)
+        axes.set_xlim(-0.5, max(len(rows), len(columns)) - 0.5)
+        axes.set_ylim(0, 1)
+        axes.axis("off")
+    return figure
+
+
+def alignment(explanation: Explanation, layer: int | None = None) -> Figure:
+    """Which source words were looked at when each word was written: a layer's cross-attention, all heads' mean.
+
+    Args:
+        layer: Counted from 1; the last but one if None.
+    """
+    rows, columns = explanation.axes("cross")
+    weights = explanation.alignment(layer)
+    with _fonts(rows, columns):
+        figure = Figure(figsize=_size(rows, columns), layout="constrained")
+        axes = figure.add_subplot()
+        _draw_heat(axes, weights, rows, columns, most=float(weights.max()))
+        best = weights.argmax(-1)
+        axes.plot(best, range(len(rows)), "o", mfc="none", mec="tab:orange", ms=7)
+        axes.set_xlabel("source", fontsize=8)
+        axes.set_ylabel("translation", fontsize=8)
+    return figure
+
+
+def next_word(explanation: Explanation, step: int, words: int = 8) -> Figure:
+    """The most probable tokens at one step, with the one that was written in a darker colour.
+
+    Args:
+        step: Counted from 1.
+        words: How many to show.
+
+    Raises:
+        UsageError: If there is no such step.
+    """
+    winner = explanation.search.hypotheses[0].tokens
+    position = _index(step, len(winner), "step")
+    beam = next(b for b in explanation.search.steps[position] if b.prefix == winner[:position])
+    choices = beam.choices[:words]
+    names = [plain(explanation.vocabulary[choice.token]) for choice in choices]
+    with _fonts(names, explanation.target_output):
+        figure = Figure(figsize=(4, 0.28 * len(choices) + 0.7), layout="constrained")
+        axes = figure.add_subplot()
+        colours = ["#1f5fbf" if choice.token == winner[position] else "#a9c3e8" for choice in choices]
+        bars = axes.barh(range(len(choices)), [choice.probability for choice in choices], color=colours)
+        axes.bar_label(bars, fmt="%.3f", fontsize=7, padding=2)
+        axes.set_yticks(range(len(choices)), names, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlim(0, max(choice.probability for choice in choices) * 1.18)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.set_title(f"Step {step}: probability of the next token", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Saves a figure as its name says: .png, .svg or .pdf.
+
+    Raises:
+        RunError: If the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "transformer2017"}):
+            figure.savefig(path, dpi=RESOLUTION, bbox_inches="tight")
+    except OSError as error:
+        raise RunError(f"{path} could not be written: {error.strerror or error}") from error
+    return path
+
+
+def save_all(explanation: Explanation, folder: str | Path, form: str = "png", layer: int | None = None) -> list[Path]:
+    """Saves the figures of one layer: every head of each use of attention, lines, alignment and next words.
+
+    Args:
+        folder: Made if it is not there.
+        form: "png", "svg" or "pdf".
+        layer: Counted from 1; the last if None.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} could not be made: {error.strerror or error}") from error
+    figures = {}
+    for kind in KINDS:
+        deep = len(explanation.attention(kind))
+        own = deep if layer is None else layer
+        figures[f"{kind}-layer{own}-heads"] = head_grid(explanation, kind, own)
+        figures[f"{kind}-layer{own}-lines"] = attention_lines(explanation, kind, own)
+        for head in range(1, explanation.attention(kind).shape[1] + 1):
+            figures[f"{kind}-layer{own}-head{head}"] = heat_map(explanation, kind, own, head)
+            figures[f"{kind}-layer{own}-head{head}-lines"] = attention_lines(explanation, kind, own, [head])
+    figures["alignment"] = alignment(explanation)
+    for step in range(1, len(explanation.target_output) + 1):
+        figures[f"next-word-step{step}"] = next_word(explanation, step)
+    return [save(figure, folder / f"{name}.{form}") for name, figure in figures.items()]
+
+
+def _fonts(*names: Sequence[str]) -> object:
+    """Matplotlib's settings while a figure is made, with fonts that have all the letters of its words."""
+    letters = "".join("".join(part) for part in names)
+    return matplotlib.rc_context({"font.family": families_for(letters)})
+
+
+def _layer(explanation: Explanation, kind: Kind, layer: int) -> torch.Tensor:
+    weights = explanation.attention(kind)
+    return weights[_index(layer, len(weights), "layer")]
+
+
+def _index(number: int, count: int, what: str) -> int:
+    """From a number that counts from 1 to an index."""
+    if not 1 <= number <= count:
+        raise UsageError(f"there are {what}s 1 to {count}, and no {what} {number}")
+    return number - 1
+
+
+def _size(rows: Sequence[str], columns: Sequence[str]) -> tuple[float, float]:
+    """Inches for a heat map with room for its names."""
+    return max(3.0, 0.26 * len(columns) + 1.7), max(2.6, 0.26 * len(rows) + 1.4)
+
+
+def _draw_heat(
+    axes: Axes, weights: torch.Tensor, rows: Sequence[str], columns: Sequence[str], size: int = 8, most: float = 1.0
+) -> None:
+    axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=most, aspect="auto")
+    axes.set_xticks(range(len(columns)), [plain(name) for name in columns], rotation=90, fontsize=size)
+    axes.set_yticks(range(len(rows)), [plain(name) for name in rows], fontsize=size)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _draw_lines(axes: Axes, weights: torch.Tensor, heads: Sequence[int], queries: Sequence[int], keys: int) -> None:
+    palette = matplotlib.colormaps[HEAD_COLOURS]
+    for head in heads:
+        colour = palette(head % palette.N)
+        for query in queries:
+            for key in range(keys):
+                weight = float(weights[head, query, key])
+                if weight >= FAINTEST_LINE:
+                    axes.plot([query, key], [0, 1], color=colour, alpha=weight, lw=1.8, solid_capstyle="butt")
+
+
+def _name_words(axes: Axes, words: Sequence[str], height: float, side: str, marked: int | None) -> None:
+    for position, word in enumerate(words):
+        weight = "bold" if position == marked else "normal"
+        offset = -0.03 if side == "top" else 0.03
+        axes.text(
+            position, height + offset, plain(word), rotation=90, ha="center", va=side, fontsize=8, fontweight=weight
+        )

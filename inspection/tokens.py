@@ -1,0 +1,92 @@
+"""How tokens are shown to a reader: as readable pieces of text, in any script."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+WORD_START = "▁"  # what SentencePiece writes where a space stood
+UNREADABLE = "\ufffd"
+
+
+def readable_text(text: str) -> str:
+    """Replaces lone surrogates, which no tokenizer takes, and drops the white space around the text."""
+    return text.encode("utf-8", "replace").decode("utf-8").strip()
+
+
+def token_labels(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """Names tokens by the text that each stands for, with "▁" where a word begins.
+
+    The vocabulary's own strings would not do: a byte-level vocabulary writes Korean as accented Latin letters. A token
+    that is a part of a character shows its bytes in hexadecimal.
+
+    Args:
+        ids: Token ids of one sentence.
+    """
+    special = set(tokenizer.all_special_ids)
+    labels, before = [], ""
+    for position, token_id in enumerate(ids):
+        if token_id in special:
+            labels.append(str(tokenizer.convert_ids_to_tokens(int(token_id))))
+            continue
+        text = _decoded([i for i in ids[: position + 1] if i not in special], tokenizer)
+        labels.append(_label(str(tokenizer.convert_ids_to_tokens(int(token_id))), before, text))
+        before = text
+    return labels
+
+
+def token_label(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    """Names a token by itself, as `token_labels` would inside a sentence."""
+    return token_labels(tokenizer, [token_id, token_id])[1]
+
+
+def plain(label: str) -> str:
+    """A label for a picture: a word without its "▁", and "·" before a piece that continues one."""
+    if label.startswith(WORD_START):
+        return label[1:] or label
+    return f"·{label}" if label[:1].isalnum() else label
+
+
+def words_of(labels: Sequence[str], special_tokens: Sequence[str]) -> list[tuple[int, ...]]:
+    """Groups positions into words: a new one at each "▁", and special tokens in none.
+
+    Returns:
+        The positions of the tokens of each word, in order.
+    """
+    words: list[list[int]] = []
+    for position, label in enumerate(labels):
+        if label in special_tokens:
+            continue
+        if label.startswith(WORD_START) or not words:
+            words.append([])
+        words[-1].append(position)
+    return [tuple(word) for word in words]
+
+
+def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _label(token: str, before: str, text: str) -> str:
+    """What one token added to the text before it."""
+    if text.endswith(UNREADABLE) or before.endswith(UNREADABLE):
+        return _bytes_or_end(token, before, text)
+    added = text[len(before) :] if text.startswith(before) else token
+    starts_word = not before.strip() or added[:1].isspace() or token.startswith((WORD_START, "Ġ"))
+    return (WORD_START if starts_word else "") + (added.strip() or token.lstrip("Ġ" + WORD_START))
+
+
+def _bytes_or_end(token: str, before: str, text: str) -> str:
+    """The character that this token completes, or the token itself where it completes none."""
+    finished = text.rstrip(UNREADABLE)
+    begun = before.rstrip(UNREADABLE)
+    if text == finished and len(finished) > len(begun):
+        return finished[len(begun) :].strip()
+    return token if token.startswith("<0x") else "‹" + " ".join(f"{b:02X}" for b in _byte_values(token)) + "›"
+
+
+def _byte_values(token: str) -> list[int]:
+    """The bytes behind a token of a byte-level vocabulary, whose letters stand for bytes (GPT-2's table)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {chr(byte): byte for byte in shown}
+    letters.update({chr(256 + i): byte for i, byte in enumerate(b for b in range(256) if b not in shown)})
+    return [letters.get(letter, 0x3F) for letter in token]

@@ -1,0 +1,208 @@
+"""The fast path of `generate()` gives what transformers' own path gives, or leaves the work to it."""
+
+import copy
+
+import pytest
+import torch
+import transformer2017
+from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
+
+
+@pytest.fixture
+def model(config):
+    """Random weights, large enough that the beams differ and some hypotheses end."""
+    model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
+    for weight in model.parameters():
+        weight.data *= 1.5
+    return model
+
+
+@pytest.fixture
+def source(config):
+    """Seven sentences, two of them padded."""
+    ids = torch.randint(4, config.vocab_size, (7, 9))
+    ids[2, 5:] = config.pad_token_id
+    ids[4, 3:] = config.pad_token_id
+    return {"input_ids": ids, "attention_mask": (ids != config.pad_token_id).long()}
+
+
+MANY_ENDS = list(range(2, 30))  # so that hypotheses end at every length
+REQUESTS = [
+    {},
+    {"eos_token_id": MANY_ENDS},
+    {"num_beams": 4},
+    {"num_beams": 8, "num_return_sequences": 8, "eos_token_id": [2, 11, 15]},
+    {"num_beams": 4, "early_stopping": True, "eos_token_id": [2, 11, 15]},
+    {"num_beams": 3, "early_stopping": "never", "num_return_sequences": 3, "eos_token_id": [2, 11, 15]},
+    {"num_beams": 4, "early_stopping": "never", "length_penalty": 2.0, "eos_token_id": MANY_ENDS},
+    {"num_beams": 4, "length_penalty": 0.0, "eos_token_id": MANY_ENDS},
+    {"num_beams": 4, "length_penalty": -1.0, "eos_token_id": MANY_ENDS},
+    {"num_beams": 2, "eos_token_id": None},
+    {"num_beams": 4, "no_repeat_ngram_size": 2},
+    {"no_repeat_ngram_size": 2},
+    {"num_beams": 2, "min_length": 8, "eos_token_id": MANY_ENDS},
+    {"min_new_tokens": 5, "eos_token_id": MANY_ENDS},
+    {"num_beams": 3, "forced_bos_token_id": 7},
+    {"num_beams": 3, "forced_eos_token_id": 2},
+    {"suppress_tokens": [5, 6], "begin_suppress_tokens": [2, 9]},
+    {"num_beams": 2, "suppress_tokens": [5, 6], "bad_words_ids": [[40, 41], [42]]},
+    {"num_beams": 2, "repetition_penalty": 1.3},
+    {"num_beams": 2, "renormalize_logits": True, "exponential_decay_length_penalty": (3, 1.2)},
+    {"num_beams": 3, "decoder_input_ids": torch.tensor([[1, 20, 30]]).repeat(7, 1)},
+    {"max_new_tokens": 1, "num_beams": 2},
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: "-".join(f"{k}" for k in r) or "greedy")
+def test_tokens_are_those_of_transformers(model, source, request_):
+    request_ = {**source, "max_new_tokens": 12, **request_}
+    expected = model.generate(**request_, fast=False)
+    assert model.decoded_by == "transformers: fast=False"
+    assert torch.equal(model.generate(**request_), expected)
+    assert model.decoded_by == "fast"
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_scores_are_those_of_transformers(model, source, beams):
+    request_ = {**source, "max_new_tokens": 10, "num_beams": beams, "eos_token_id": [2, 11, 15]}
+    request_ |= {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+    expected, found = model.generate(**request_, fast=False), model.generate(**request_, fast=True)
+    assert torch.equal(found.sequences, expected.sequences)
+    for name in ("scores", "logits"):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-4)
+    beam_indices = (None, None)
+    if beams > 1:
+        torch.testing.assert_close(found.sequences_scores, expected.sequences_scores, atol=1e-4, rtol=1e-4)
+        assert torch.equal(found.beam_indices, expected.beam_indices)
+        beam_indices = (found.beam_indices, expected.beam_indices)
+    transitions = [
+        model.compute_transition_scores(o.sequences, o.scores, b, normalize_logits=beams == 1)
+        for o, b in zip((found, expected), beam_indices, strict=True)
+    ]
+    torch.testing.assert_close(*transitions, atol=1e-4, rtol=1e-4)
+
+
+def test_scores_of_outputs_are_returned_where_scores_of_steps_are_not_kept(model, source):
+    request_ = {**source, "max_new_tokens": 10, "num_beams": 3, "return_dict_in_generate": True}
+    expected, found = model.generate(**request_, fast=False), model.generate(**request_, fast=True)
+    assert torch.equal(found.sequences, expected.sequences)
+    assert found.sequences_scores is None
+    assert expected.sequences_scores is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"learned_positions": 40},
+        {"logits_bias": True},
+        {"activation_function": "gelu"},
+        {"activation_function": "silu"},
+        {"vocab_size": 320},
+        {"num_heads": 1, "encoder_layers": 1, "decoder_layers": 1},
+    ],
+    ids=str,
+)
+def test_every_kind_of_model_is_decoded_alike(config, fields):
+    fields = {**config.to_dict(), "encoder_layers": 2, "decoder_layers": 2, **fields}
+    model = transformer2017.Transformer2017ForConditionalGeneration(type(config)(**fields)).eval()
+    for weight in model.parameters():
+        weight.data += 0.2 * torch.randn_like(weight)
+    ids = torch.randint(4, 97, (5, 7))
+    for beams in (1, 4):
+        expected = model.generate(ids, max_new_tokens=12, num_beams=beams, fast=False)
+        assert torch.equal(model.generate(ids, max_new_tokens=12, num_beams=beams, fast=True), expected)
+
+
+def test_float64_is_decoded_in_float64(model, source):
+    model.double()
+    expected = model.generate(**source, max_new_tokens=12, num_beams=4, fast=False)
+    assert torch.equal(model.generate(**source, max_new_tokens=12, num_beams=4, fast=True), expected)
+
+
+def test_a_long_output_outgrows_every_buffer_and_stays_the_same(model, source):
+    request_ = {"input_ids": source["input_ids"][:2], "max_new_tokens": 70, "num_beams": 3, "eos_token_id": None}
+    assert torch.equal(model.generate(**request_), model.generate(**request_, fast=False))
+
+
+class Nothing(LogitsProcessor):
+    def __call__(self, input_ids, scores):
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ({"do_sample": True}, "do_sample"),
+        ({"num_beams": 2, "do_sample": True}, "do_sample"),
+        ({"logits_processor": LogitsProcessorList([Nothing()])}, "Nothing"),
+        ({"prefix_allowed_tokens_fn": lambda batch, ids: [5, 6]}, "PrefixConstrainedLogitsProcessor"),
+        ({"use_cache": False}, "use_cache=False"),
+        ({"output_attentions": True, "return_dict_in_generate": True}, "output_attentions"),
+        ({"encoder_no_repeat_ngram_size": 2}, "EncoderNoRepeatNGramLogitsProcessor"),
+        ({"max_time": 10.0}, "MaxTimeCriteria"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_what_the_fast_path_does_not_do_is_left_to_transformers(model, source, request_, reason):
+    model.generate(**source, max_new_tokens=4, **request_)
+    assert model.decoded_by == f"transformers: {reason}"
+
+
+def test_a_streamer_is_left_to_transformers(model, source):
+    class Words:
+        def decode(self, ids, **kwargs):
+            return ""
+
+    model.generate(source["input_ids"][:1], max_new_tokens=4, streamer=TextStreamer(Words()))
+    assert model.decoded_by == "transformers: streamer"
+
+
+def test_a_model_in_training_or_with_replaced_or_hooked_parts_is_left_to_transformers(model, source):
+    def reason(changed):
+        changed.generate(**source, max_new_tokens=3)
+        return changed.decoded_by
+
+    assert reason(copy.deepcopy(model).train()) == "transformers: training mode"
+    hooked = copy.deepcopy(model)
+    hooked.model.decoder.layers[1].feed_forward.register_forward_hook(lambda *a: None)
+    assert reason(hooked) == "transformers: a hook on 1.feed_forward"
+
+    class Adapter(torch.nn.Linear):
+        pass
+
+    adapted = copy.deepcopy(model)
+    adapted.model.decoder.layers[0].self_attention.w_q = Adapter(32, 24)
+    assert reason(adapted) == "transformers: 0.self_attention.w_q is a Adapter"
+
+
+def test_weights_that_change_are_taken_anew(model, source):
+    def same():
+        request_ = {**source, "max_new_tokens": 8, "num_beams": 2}
+        return torch.equal(model.generate(**request_, fast=True), model.generate(**request_, fast=False))
+
+    assert same()
+    with torch.no_grad():
+        model.model.decoder.layers[0].self_attention.w_v.weight.add_(0.5)
+    assert same()
+    for weight in model.parameters():  # as some optimizers do, unseen by torch's version counter
+        weight.data.mul_(0.8)
+    assert same()
+
+
+def test_asking_for_the_fast_path_where_it_cannot_run_says_why(model, source):
+    with pytest.raises(ValueError, match=r"fast=True needs the fast path.*do_sample"):
+        model.generate(**source, max_new_tokens=3, do_sample=True, fast=True)
+    with pytest.raises(ValueError, match=r"ranking='paper' needs the fast path.*fast=False"):
+        model.generate(**source, num_beams=2, ranking="paper", fast=False, max_new_tokens=3)
+
+
+def test_the_papers_ranking_orders_by_its_own_penalty(model, source):
+    """Oracle: all finished hypotheses of a search without a penalty, ranked by the formula of Wu et al. (2016)."""
+    request_ = {**source, "max_new_tokens": 12, "num_beams": 4, "num_return_sequences": 4, "eos_token_id": MANY_ENDS}
+    request_ |= {"return_dict_in_generate": True, "output_scores": True, "early_stopping": True}
+    found = model.generate(**request_, ranking="paper", length_penalty=0.6)
+    lengths = (found.beam_indices >= 0).sum(1)
+    log_probs = model.compute_transition_scores(found.sequences, found.scores, found.beam_indices).sum(1)
+    torch.testing.assert_close(found.sequences_scores, log_probs / ((5 + lengths) / 6) ** 0.6, atol=1e-4, rtol=1e-4)
+    scores = found.sequences_scores.view(7, 4)
+    assert torch.equal(scores, scores.sort(descending=True)[0])

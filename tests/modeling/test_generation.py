@@ -1,0 +1,243 @@
+"""What transformers' own generation tests check of MarianMT: every way that `generate()` decodes."""
+
+import pytest
+import torch
+from transformer2017 import Transformer2017ForConditionalGeneration
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    StaticCache,
+    StoppingCriteriaList,
+)
+from transformers.generation import MaxLengthCriteria
+
+LENGTH = 7
+MODES = {
+    "greedy": {},
+    "sample": {"do_sample": True, "top_k": 20, "top_p": 0.9, "temperature": 0.7},
+    "beam": {"num_beams": 3},
+    "beam sample": {"num_beams": 3, "do_sample": True},
+    "no repeats": {"num_beams": 3, "no_repeat_ngram_size": 2, "repetition_penalty": 1.2, "bad_words_ids": [[5, 6]]},
+}
+
+
+@pytest.fixture
+def model(model, scramble):
+    """Its outputs never end by themselves, so that lengths are known."""
+    model = scramble(model).double().requires_grad_(False)
+    model.generation_config.eos_token_id = None
+    return model
+
+
+@pytest.fixture
+def source(batch):
+    return batch["input_ids"]
+
+
+def generate(model, source, **flags):
+    torch.manual_seed(5)
+    return model.generate(source, max_new_tokens=LENGTH, **flags)
+
+
+def rescored(model, source, sequences):
+    """The logits of each generated token, from one pass without a cache."""
+    source = source.repeat_interleave(len(sequences) // len(source), dim=0)
+    return model(source, decoder_input_ids=sequences).logits[:, :-1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cache_changes_no_output(model, source, mode):
+    with_cache, without = (generate(model, source, use_cache=cache, **MODES[mode]) for cache in (True, False))
+    assert with_cache.shape == (3, 1 + LENGTH)
+    assert with_cache.tolist() == without.tolist()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_padding_on_the_left_changes_no_output(model, source, mode):
+    left = torch.stack([row.roll(int((row == 0).sum())) for row in source])
+    assert generate(model, left, **MODES[mode]).tolist() == generate(model, source, **MODES[mode]).tolist()
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beam"])
+@pytest.mark.parametrize("cache", ["static", "offloaded", "offloaded_static", "dynamic_full"])
+def test_every_cache_gives_the_same_output(model, source, mode, cache):
+    if cache.startswith("offloaded") and not torch.cuda.is_available():
+        pytest.skip("offloading moves keys and values between an accelerator and the CPU")
+    given = generate(model, source, cache_implementation=cache, disable_compile=True, **MODES[mode])
+    assert given.tolist() == generate(model, source, **MODES[mode]).tolist()
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sample", "beam"])
+def test_attention_implementations_give_the_same_output(model, source, mode):
+    expected = generate(model, source, **MODES[mode])
+    model.set_attn_implementation("eager")
+    assert generate(model, source, **MODES[mode]).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("sample", 3), ("beam", 3), ("beam sample", 2)])
+def test_num_return_sequences(model, source, mode, rows):
+    sequences = generate(model, source, num_return_sequences=rows, **MODES[mode])
+    assert sequences.shape == (3 * rows, 1 + LENGTH)
+    if mode == "beam":  # the hypotheses of a beam differ, and the best comes first
+        assert len({tuple(row) for row in sequences[:rows].tolist()}) == rows
+        assert sequences[::rows].tolist() == generate(model, source, **MODES[mode]).tolist()
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sample", "beam", "beam sample"])
+def test_the_dictionary_of_outputs(model, source, mode):
+    model.set_attn_implementation("eager")
+    beams = MODES[mode].get("num_beams", 1)
+    flags = {"output_scores": True, "output_logits": True, "output_attentions": True, "output_hidden_states": True}
+    output = generate(model, source, return_dict_in_generate=True, **flags, **MODES[mode])
+    assert output.sequences.shape == (3, 1 + LENGTH)
+    assert len(output.scores) == len(output.logits) == LENGTH
+    assert all(step.shape == (3 * beams, 97) for step in (*output.scores, *output.logits))
+    assert isinstance(output.past_key_values, EncoderDecoderCache)
+    assert output.past_key_values.get_seq_length() == LENGTH
+    assert [state.shape for state in output.encoder_hidden_states] == [(3, 7, 32)] * 4
+    assert [weights.shape for weights in output.encoder_attentions] == [(3, 4, 7, 7)] * 3
+    for step in range(LENGTH):
+        assert [w.shape for w in output.decoder_attentions[step]] == [(3 * beams, 4, 1, step + 1)] * 2
+        assert [w.shape for w in output.cross_attentions[step]] == [(3 * beams, 4, 1, 7)] * 2
+        assert [state.shape for state in output.decoder_hidden_states[step]] == [(3 * beams, 1, 32)] * 3
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beam"])
+def test_transition_scores_are_those_of_the_tokens(model, source, mode):
+    """`compute_transition_scores` against the log-probabilities of a pass over the whole output."""
+    output = generate(model, source, return_dict_in_generate=True, output_scores=True, **MODES[mode])
+    indices = output.get("beam_indices")
+    scores = model.compute_transition_scores(
+        output.sequences, output.scores, indices, normalize_logits=mode == "greedy"
+    )
+    expected = rescored(model, source, output.sequences).log_softmax(-1)
+    expected = expected.gather(-1, output.sequences[:, 1:, None]).squeeze(-1)
+    if mode == "beam":  # a beam's scores are sums over its past
+        torch.testing.assert_close(output.sequences_scores, expected.sum(-1) / LENGTH)
+        scores = scores[:, :LENGTH]
+    else:
+        torch.testing.assert_close(scores, expected)
+    assert scores.shape == (3, LENGTH)
+
+
+def test_assisted_decoding_gives_the_greedy_output(model, source, config, scramble):
+    assistant = scramble(Transformer2017ForConditionalGeneration(config)).double().eval()
+    assistant.generation_config.eos_token_id = None
+    expected = generate(model, source[:1])
+    for helper in (assistant, model):  # one that guesses badly, one that guesses rightly
+        assert generate(model, source[:1], assistant_model=helper).tolist() == expected.tolist()
+    sampled = generate(model, source[:1], assistant_model=assistant, do_sample=True)
+    assert sampled.shape == expected.shape
+
+
+def test_prompt_lookup_gives_the_greedy_output(model, source):
+    expected = generate(model, source[:1])
+    assert generate(model, source[:1], prompt_lookup_num_tokens=2).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beam"])
+def test_a_forced_prefix_is_continued(model, source, mode):
+    """With the prefixes of two sentences padded on the left, each goes on as if it were alone."""
+    prefix = torch.tensor([[0, 1, 9], [1, 30, 31], [0, 1, 12]])
+    mask = (prefix != 0).long()
+    together = generate(model, source, decoder_input_ids=prefix, decoder_attention_mask=mask, **MODES[mode])
+    assert together[:, :3].tolist() == prefix.tolist()
+    for n, row in enumerate(prefix):
+        alone = generate(model, source[n : n + 1], decoder_input_ids=row[row != 0][None], **MODES[mode])
+        assert together[n, 3:].tolist() == alone[0, int(mask[n].sum()) :].tolist()
+
+
+def test_generation_continues_from_its_own_cache(model, source):
+    whole = generate(model, source)
+    begun = model.generate(source, max_new_tokens=3, return_dict_in_generate=True)
+    rest = model.generate(
+        source, decoder_input_ids=begun.sequences, past_key_values=begun.past_key_values, max_new_tokens=LENGTH - 3
+    )
+    assert rest.tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+def test_a_cache_can_be_given(model, source, kind):
+    decoder = model.config.get_text_config(decoder=True)
+    if kind == "static":
+        caches = (StaticCache(config=decoder, max_cache_len=size) for size in (1 + LENGTH, source.shape[1]))
+    else:
+        caches = (DynamicCache(config=decoder) for _ in range(2))
+    given = EncoderDecoderCache(*caches)
+    assert generate(model, source, past_key_values=given).tolist() == generate(model, source).tolist()
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sample", "beam"])
+def test_generation_from_embeddings_and_from_encoder_outputs(model, source, mode):
+    expected = generate(model, source, **MODES[mode]).tolist()
+    mask = (source != 0).long()
+    rows = model.get_input_embeddings()(source)
+    assert generate(model, None, inputs_embeds=rows, attention_mask=mask, **MODES[mode]).tolist() == expected
+    encoded = model.get_encoder()(source, mask)
+    assert generate(model, None, encoder_outputs=encoded, attention_mask=mask, **MODES[mode]).tolist() == expected
+
+
+def test_generation_from_decoder_embeddings(model, source):
+    prefix = torch.tensor([[1, 9]] * 3)
+    expected = generate(model, source, decoder_input_ids=prefix)
+    rows = model.get_input_embeddings()(prefix)
+    first = model(source, decoder_inputs_embeds=rows).logits[:, -1].argmax(-1)
+    assert first.tolist() == expected[:, 2].tolist()
+
+
+def test_an_output_ends_at_the_end_token(model, source):
+    """Sentences that have ended are padded; the others go on."""
+    free = generate(model, source)
+    end = free[0, 3].item()
+    ended = generate(model, source, eos_token_id=end, pad_token_id=0)
+    for n in range(3):
+        row = free[n, 1:].tolist()
+        keep = row.index(end) + 1 if end in row else len(row)
+        assert ended[n, 1:].tolist() == (row[:keep] + [0] * LENGTH)[: ended.shape[1] - 1]
+
+
+def test_custom_processors_and_criteria_are_heard(model, source):
+    def only_seven(ids, scores):
+        return torch.full_like(scores, -torch.inf).index_fill_(1, torch.tensor([7]), 0.0)
+
+    sequences = model.generate(
+        source,
+        logits_processor=LogitsProcessorList([only_seven]),
+        stopping_criteria=StoppingCriteriaList([MaxLengthCriteria(4)]),
+        max_new_tokens=LENGTH,
+    )
+    assert sequences.tolist() == [[1, 7, 7, 7]] * 3
+
+
+def test_the_papers_bound_on_the_output(model, source):
+    """At most so many tokens more than the input (§6.1), where the caller sets no length."""
+    paper = GenerationConfig.from_dict({**model.generation_config.to_dict(), "max_tokens_beyond_input": 2})
+    assert model.generate(source, generation_config=paper).shape == (3, 1 + 7 + 2)
+    assert model.generate(source, generation_config=paper, max_new_tokens=3).shape == (3, 1 + 3)
+
+
+@pytest.mark.parametrize(
+    ("removed", "flags"),
+    [
+        ("group beam search", {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0}),
+        ("constrained beam search", {"num_beams": 4, "force_words_ids": [[5]]}),
+        ("contrastive search", {"penalty_alpha": 0.6, "top_k": 4}),
+    ],
+)
+def test_what_transformers_moved_out_says_so(model, source, removed, flags):
+    """transformers 5 runs these from a repository on the Hub, for every model alike."""
+    with pytest.raises(ValueError, match=r"trust_remote_code=True"):
+        generate(model, source, **flags)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_generates(model, source, dtype):
+    sequences = generate(model.to(dtype), source, num_beams=4, do_sample=True, num_return_sequences=3)
+    assert sequences.shape == (9, 1 + LENGTH)
+
+
+def test_generation_needs_no_input(model):
+    """Then the source is the start token alone."""
+    assert model.generate(max_new_tokens=4).shape == (1, 5)

@@ -1,0 +1,120 @@
+"""A saved folder runs where the package is not, and saves itself again byte for byte (rule 2 of the design)."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+ROOT = Path(__file__).parents[1]
+BLOCK = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "transformer2017":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import hashlib, torch
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
+
+def logits(folder):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True).eval()
+    ids = torch.tensor([[5, 17, 9, 2], [8, 2, 0, 0]])
+    return model, model(ids, decoder_input_ids=ids).logits
+"""
+IDS = torch.tensor([[5, 17, 9, 2], [8, 2, 0, 0]])
+
+
+def without_the_package(code: str, cache: Path) -> str:
+    """Runs code in a fresh process to which the package is not installed, with a module cache of its own."""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", BLOCK + code]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cache, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def saved(model, tmp_path) -> Path:
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_the_folder_holds_the_code_and_the_real_configuration(saved):
+    """The model's files are copied first, the stand-in with them; the config's save then writes the real one over."""
+    files = {file.name for file in saved.iterdir()}
+    for name in ("attention", "feed_forward", "embeddings", "encoder", "decoder", "loss", "modeling_transformer2017"):
+        assert f"{name}.py" in files
+        assert (saved / f"{name}.py").read_bytes() == (ROOT / "modeling" / f"{name}.py").read_bytes()
+    for name in ("configuration_transformer2017", "presets"):
+        assert (saved / f"{name}.py").read_bytes() == (ROOT / "configuration" / f"{name}.py").read_bytes()
+    auto_map = json.loads((saved / "config.json").read_text())["auto_map"]
+    assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"}
+
+
+def test_it_runs_without_the_package_and_saves_itself_byte_for_byte(model, saved, tmp_path):
+    code = f"""
+model, values = logits({str(saved)!r})
+model.save_pretrained({str(tmp_path / "again")!r})
+base = AutoModel.from_pretrained({str(saved)!r}, trust_remote_code=True)
+assert type(base).__name__ == "Transformer2017Model", type(base)
+assert torch.equal(base.shared.weight, model.model.shared.weight)
+assert type(AutoConfig.from_pretrained({str(saved)!r}, trust_remote_code=True)).__name__ == "Transformer2017Config"
+assert not any(name.startswith("transformer2017") for name in sys.modules)
+print(hashlib.sha256(values.detach().numpy().tobytes()).hexdigest())
+"""
+    expected = model(IDS, decoder_input_ids=IDS).logits
+    printed = without_the_package(code, tmp_path)
+    assert printed.splitlines()[-1] == hashlib.sha256(expected.detach().numpy().tobytes()).hexdigest()
+    assert digests(tmp_path / "again") == digests(saved)
+
+
+def test_models_whose_folders_share_a_name_do_not_mix(model, config, tmp_path):
+    """In one process, with the code of each folder its own: the second differs in a line."""
+    folders = [tmp_path / "a" / "model", tmp_path / "b" / "model"]
+    for folder in folders:
+        model.save_pretrained(folder)
+    changed = folders[1] / "feed_forward.py"
+    changed.write_text(changed.read_text() + "\n\nFeedForward.forward = lambda self, x: 0 * x\n")
+    code = f"""
+_, first = logits({str(folders[0])!r})
+_, second = logits({str(folders[1])!r})
+_, again = logits({str(folders[0])!r})
+assert torch.equal(first, again)
+assert not torch.allclose(first, second)
+"""
+    without_the_package(code, tmp_path)
+
+
+def test_the_installed_package_loads_it_too(model, saved):
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(saved)
+    assert type(loaded) is type(model)
+    torch.testing.assert_close(loaded(IDS, decoder_input_ids=IDS).logits, model(IDS, decoder_input_ids=IDS).logits)
+
+
+def test_saving_loading_and_saving_gives_the_same_bytes(model, saved, tmp_path):
+    type(model).from_pretrained(saved).save_pretrained(tmp_path / "again")
+    assert digests(tmp_path / "again") == digests(saved)
+
+
+def test_a_checkpoint_of_format_1_keeps_loading():
+    """Saved by the first version and committed for good: it must load, and give the logits that it gave then."""
+    folder = Path(__file__).parent / "data" / "format-1"
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    assert model.config.format_version == 1
+    recorded = json.loads((folder / "recorded.json").read_text())
+    ids = torch.tensor(recorded["input_ids"])
+    logits = model(ids, decoder_input_ids=ids).logits
+    torch.testing.assert_close(logits[0, -1], torch.tensor(recorded["last_logits"]), rtol=1e-4, atol=1e-5)
+    assert model.generate(ids, max_new_tokens=8, num_beams=2).tolist() == recorded["generated"]

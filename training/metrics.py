@@ -1,0 +1,85 @@
+"""Metrics of the `evaluate` library that need no network: sacreBLEU's scores, and error rates of symbol sequences."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import sacrebleu
+from transformer2017.configuration import RunError
+
+# sacreBLEU's tokenizer by target language; 13a, the standard, for all others.
+BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+SEVERAL_REFERENCES = datasets.Features(
+    {"predictions": datasets.Value("string"), "references": datasets.Sequence(datasets.Value("string"))}
+)
+
+
+class TranslationScore(evaluate.Metric):
+    """BLEU and chrF of a whole corpus, with sacreBLEU's signatures, which make them comparable.
+
+    `compute(predictions=..., references=..., target_language="ja")`: a list of references for each prediction, all
+    of equal number; the language decides how sacreBLEU tokenizes.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.__doc__, citation="https://aclanthology.org/W18-6319", features=SEVERAL_REFERENCES
+        )
+
+    def _compute(
+        self, predictions: Sequence[str], references: Sequence[Sequence[str]], target_language: str | None = None
+    ) -> dict[str, Any]:
+        """Raises `RunError` if what sacreBLEU needs for that language is not installed."""
+        language = (target_language or "").split("-")[0].split("_")[0]
+        streams = [list(stream) for stream in zip(*references, strict=True)]
+        chrf = sacrebleu.CHRF()
+        try:
+            bleu = sacrebleu.BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"))
+        except (ImportError, RuntimeError) as error:
+            raise RunError(
+                f"BLEU for {language} needs a part of sacreBLEU that is not installed: "
+                f'pip install "sacrebleu[{language}]". ({error})'
+            ) from error
+        bleu_score = bleu.corpus_score(predictions, streams)
+        chrf_score = chrf.corpus_score(predictions, streams)
+        return {
+            "bleu": bleu_score.score,
+            "bleu_signature": str(bleu.get_signature()),
+            "chrf": chrf_score.score,
+            "chrf_signature": str(chrf.get_signature()),
+        }
+
+
+class SymbolErrorRate(evaluate.Metric):
+    """Error rates of sequences of symbols, in percent, as pronunciation is scored.
+
+    `per`, the phoneme error rate: edits (insertions, deletions, substitutions) that turn each output into the nearest
+    of its references, over the symbols of those references. `wer`, the word error rate: the share of outputs that
+    equal none of their references.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.__doc__, citation="https://arxiv.org/abs/2004.06338", features=SEVERAL_REFERENCES
+        )
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        edits = symbols = wrong = 0
+        for prediction, alternatives in zip(predictions, references, strict=True):
+            output = prediction.split()
+            distance, length = min((edit_distance(output, one.split()), len(one.split())) for one in alternatives)
+            edits += distance
+            symbols += length
+            wrong += distance > 0
+        return {"per": 100 * edits / max(symbols, 1), "wer": 100 * wrong / max(len(predictions), 1)}
+
+
+def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
+    """The fewest insertions, deletions and substitutions that turn one sequence into the other (Levenshtein)."""
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, start=1):
+        diagonal, row[0] = row[0], i
+        for j, right in enumerate(b, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
+    return row[-1]

@@ -1,0 +1,119 @@
+"""The folder of a run: what it was asked to do, so that the same command goes on and another does not overwrite it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformer2017.configuration import UsageError
+
+from . import checkpoints
+from .saving import MARK
+
+# Flags that do not change what a run learns: they may differ when it goes on.
+OF_NO_CONSEQUENCE = {
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "disable_tqdm",
+    "report_to",
+    "run_name",
+    "logging_strategy",
+    "logging_steps",
+    "logging_first_step",
+    "logging_dir",
+    "log_level",
+    "sample_outputs",
+    "save_total_limit",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_token",
+    "license",
+    "dataset_name",
+}
+
+
+class RunFolder:
+    """Where a run keeps its data, checkpoints, logs and model. What is not for others is under `_run`.
+
+    Args:
+        path: The folder given as `--output_dir`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = path / "_run"
+        self.note = self.store / "flags.json"
+
+    def claim(self, flags: dict[str, Any], overwrite: bool, resume: bool) -> None:
+        """Makes the folder this run's.
+
+        Args:
+            flags: What the user gave.
+            overwrite: Whether to delete what another run left.
+            resume: Whether to go on with other flags than it began with.
+
+        Raises:
+            UsageError: If the folder holds something else.
+        """
+        if overwrite:
+            self._clear()
+        self._refuse_foreign_files()
+        before = self._flags_before()
+        changed = _changes(before, flags) if before is not None else []
+        if changed and not resume:
+            raise UsageError(
+                f"{self.path} holds a run with other flags ({', '.join(changed)}). Give another --output_dir, "
+                "--overwrite_output_dir to delete it and start over, or --resume_from_checkpoint true to go on from it."
+            )
+        self.store.mkdir(parents=True, exist_ok=True)
+        self._write({"flags": flags, "finished": self.is_finished and not changed})
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has written its final model."""
+        return bool(self._note().get("finished")) and (self.path / MARK).is_file()
+
+    def finish(self) -> None:
+        """Notes that the final model is written."""
+        self._write({**self._note(), "finished": True})
+
+    def _note(self) -> dict[str, Any]:
+        return json.loads(self.note.read_text(encoding="utf-8")) if self.note.is_file() else {}
+
+    def _write(self, note: dict[str, Any]) -> None:
+        partial = self.note.with_suffix(".partial")
+        partial.write_text(json.dumps(note, indent=2, default=str, ensure_ascii=False), encoding="utf-8")
+        partial.replace(self.note)
+
+    def _flags_before(self) -> dict[str, Any] | None:
+        return self._note().get("flags")
+
+    def _refuse_foreign_files(self) -> None:
+        if not self.path.exists() or self.note.is_file():
+            return
+        if not self.path.is_dir():
+            raise UsageError(f"--output_dir {self.path} is a file: give a folder.")
+        if any(self.path.iterdir()):
+            raise UsageError(
+                f"{self.path} is not empty and holds no run of `transformer2017 train`: give another --output_dir, "
+                "or --overwrite_output_dir."
+            )
+
+    def _clear(self) -> None:
+        """Deletes a run's own files, and no others."""
+        (self.path / MARK).unlink(missing_ok=True)
+        checkpoints.remove(checkpoints.checkpoints_of(self.path))
+        shutil.rmtree(self.store, ignore_errors=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.store.mkdir()
+        self._write({})
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The flags that matter and differ."""
+    now = json.loads(json.dumps(now, default=str))
+    names = sorted((before.keys() | now.keys()) - OF_NO_CONSEQUENCE - {"output_dir"})
+    missing = object()
+    return [f"--{name}" for name in names if before.get(name, missing) != now.get(name, missing)]
