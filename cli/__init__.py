@@ -10,17 +10,19 @@ from transformer2017.configuration import RunError, UsageError
 # The verb, the module of this folder that runs it, and what it does. Modules are imported when they are called, so
 # that `--help` and `translate` do not wait for what only training needs.
 VERBS = {
+    "demo": ("demo", "train from spelling to pronunciation in some minutes, and try it"),
     "train": ("train", "train a model from scratch on aligned text, and evaluate it while it trains"),
     "translate": ("translate", "translate lines: standard input or a file in, a line out for each"),
     "evaluate": ("evaluate", "score a model's translations: BLEU and chrF as JSON"),
     "average": ("average", "average the weights of a run's last checkpoints (§6.1)"),
-<<<<<<< HEAD
     "import": ("import_", "read a model of Marian, fairseq or torch, to use or fine-tune it here"),
     "export": ("export", "write a model for MarianMT, CTranslate2, ONNX, Argos or Marian"),
-=======
     "explain": ("explain", "see one sentence's translation from inside: a page, and figures for a paper"),
     "app": ("app", "a page on localhost to translate and look inside"),
->>>>>>> main
+    "import": ("import_", "read a model of Marian, fairseq or torch, to use or fine-tune it here"),
+    "export": ("export", "write a model for MarianMT, CTranslate2, ONNX, Argos or Marian"),
+    "explain": ("explain", "see one sentence's translation from inside: a page, and figures for a paper"),
+    "app": ("app", "a page on localhost to translate and look inside"),
 }
 
 USAGE = "usage: transformer2017 [-h] [--version] VERB ..."

@@ -41,7 +41,8 @@ def run(argv: list[str]) -> int:
     from transformer2017.inspection import app
 
     model, tokenizer = load(arguments.model)
-    page = app.build(model, tokenizer, arguments.model)
+    local = Path(arguments.model)
+    page = app.build(model, tokenizer, local.resolve().name if local.exists() else arguments.model)
     on_the_hub = "SPACE_ID" in os.environ  # where the Hub's own proxy is the only one that reaches the machine
     app.launch(page, "0.0.0.0" if on_the_hub else "127.0.0.1", arguments.port)
     return 0

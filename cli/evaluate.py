@@ -13,13 +13,10 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--target", required=True, type=Path, help="its translation, line by line")
     parser.add_argument("--target_language", help="language code; taken from the file's ending (test.de) if absent")
     parser.add_argument("--num_beams", type=int, help="beam size; the model's own (4) if absent")
-    parser.add_argument("--batch_size", type=int, default=64, help="sentences at once (default: 64)")
     flags = parser.parse_args(argv)
     from transformer2017.training.evaluation import evaluate_files
 
     generation = {} if flags.num_beams is None else {"num_beams": flags.num_beams}
-    scores = evaluate_files(
-        flags.model, flags.source, flags.target, flags.target_language, flags.batch_size, **generation
-    )
+    scores = evaluate_files(flags.model, flags.source, flags.target, flags.target_language, **generation)
     print(json.dumps(scores, indent=2, ensure_ascii=False))
     return 0

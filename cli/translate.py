@@ -1,26 +1,34 @@
 """`transformer2017 translate`: a line out for each line in, in order."""
 
 import argparse
+import json
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from transformer2017.configuration import UsageError
 
 MAX_TOKENS_BEYOND_INPUT = 50  # §6.1
+GENERATION_FLAGS = ("num_beams", "length_penalty", "early_stopping", "ranking", "max_new_tokens", "fast")
 
 
 def run(argv: list[str]) -> int:
     """Translates standard input or files to standard output."""
-    arguments = _parser().parse_args(argv)
-    for path in arguments.files:
-        if path != "-" and not Path(path).is_file():
-            raise UsageError(f"there is no file {path!r} to translate")
-    translator = _translator(arguments)
-    for translation in translator.translate(_lines(arguments.files or ["-"])):
-        sys.stdout.write(translation.text + "\n")
-        sys.stdout.flush()
+    flags = _parser().parse_args(argv)
+    _check(flags)
+    started = time.perf_counter()
+    with ExitStack() as files:
+        lines = _lines([files.enter_context(_open(path)) for path in flags.files or ["-"]])
+        given = flags.score or flags.prefix
+        others = None if given is None else _lines([files.enter_context(_open(given))])
+        model, tokenizer = load(flags.model, flags.precision, flags.device)
+        count, decoded_by = _run(flags, model, tokenizer, lines, others)
+    if flags.report:
+        seconds = time.perf_counter() - started
+        print(f"transformer2017: {count} lines in {seconds:.1f} s, decoded by {decoded_by}", file=sys.stderr)
     return 0
 
 
@@ -28,69 +36,218 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="transformer2017 translate", description="Translates lines: a line out for each line in, in order."
     )
-    parser.add_argument("model", help="folder of a model, or its name on the Hub")
-    parser.add_argument("files", nargs="*", help="files to translate, one after the other; - is standard input")
-    parser.add_argument("--num_beams", type=int, default=None, help="beam size (the model's own setting)")
-    parser.add_argument("--length_penalty", type=float, default=None, help="power of the length that divides a score")
-    parser.add_argument("--batch_tokens", type=int, default=2048, help="source tokens in a batch (%(default)s)")
-    parser.add_argument("--window", type=int, default=2048, help="lines sorted by length together (%(default)s)")
+    add = parser.add_argument
+    add("model", help="a model's folder, or its name on the Hub")
+    add("files", nargs="*", help="files to translate, one after the other; - (the default) is standard input")
+    add("--num_beams", type=int, help="beam size; the model's own setting if absent")
+    add("--length_penalty", type=float, help="exponent of the length that divides a score; the model's own if absent")
+    add("--ranking", choices=["transformers", "paper"], help="divide by |Y|^alpha, or the paper's ((5+|Y|)/6)^alpha")
+    add("--early_stopping", choices=["true", "false", "never"], help="when a sentence is done; see the docs")
+    add("--max_new_tokens", type=int, help="tokens of an output at most; 50 more than its source if absent (§6.1)")
+    add("--precision", choices=["float32", "bfloat16", "int8"], default="float32", help="of products (%(default)s)")
+    add("--device", default=None, help="cpu, cuda, mps; a GPU if there is one")
+    add("--n_best", type=int, default=1, help="hypotheses of a line, as `line ||| hypothesis ||| score`")
+    add("--confidence", action="store_true", help="add a column: the mean log probability of a token")
+    add("--word_confidence", action="store_true", help="add a column: the same for each word")
+    add("--alignments", action="store_true", help="add a column: which source word each word looked at (0-0 1-2)")
+    add("--json", action="store_true", help="write an object a line, with all that was asked for")
+    add("--prefix", metavar="FILE", help="what each translation is to begin with, line by line")
+    add("--score", metavar="FILE", help="translate nothing: judge these translations, line by line")
+    add("--workers", type=int, help="threads that decode side by side on the CPU; one a core if absent")
+    add("--rows", type=int, default=128, help="hypotheses that a worker decodes side by side (%(default)s)")
+    add("--batch_tokens", type=int, default=8192, help="source tokens that a worker holds (%(default)s)")
+    add("--window", type=int, default=2048, help="lines sorted by length together (%(default)s)")
+    add("--decoding", choices=["fast", "transformers"], help="force this package's or transformers' own decoding")
+    add("--report", action="store_true", help="say on standard error how long it took and which decoding ran")
     return parser
 
 
-def _translator(arguments: argparse.Namespace) -> Any:
-    from transformer2017.modeling.translation import Translator
+def _check(flags: argparse.Namespace) -> None:
+    """Refuses flags that do not go together or are out of range."""
+    for name in ("num_beams", "max_new_tokens", "n_best", "workers", "rows", "batch_tokens", "window"):
+        if getattr(flags, name) is not None and getattr(flags, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, not {getattr(flags, name)}")
+    if flags.prefix and flags.score:
+        raise UsageError("--score judges whole translations: drop --prefix")
+    if flags.n_best > 1 and (flags.score or flags.confidence or flags.word_confidence or flags.alignments):
+        raise UsageError("--n_best goes with --json or alone: confidence and alignments are of the best hypothesis")
+    if flags.num_beams is not None and flags.n_best > flags.num_beams:
+        raise UsageError(f"--n_best {flags.n_best} needs --num_beams of at least {flags.n_best}")
 
-    model, tokenizer = load(arguments.model)
-    generation = {name: getattr(arguments, name) for name in ("num_beams", "length_penalty")}
-    generation = {name: value for name, value in generation.items() if value is not None}
-    if model.generation_config.max_length is None and model.generation_config.max_new_tokens is None:
-        generation["max_tokens_beyond_input"] = getattr(
-            model.generation_config, "max_tokens_beyond_input", MAX_TOKENS_BEYOND_INPUT
+
+def _run(
+    flags: argparse.Namespace, model: Any, tokenizer: Any, lines: Iterator[str], others: Iterator[str] | None
+) -> tuple[int, str]:
+    """Writes a line for each line; tells how many, and which decoding ran."""
+    from transformer2017.modeling.translation import Translator, review_lines
+
+    lines = _warned(lines, tokenizer, model.config)
+    if flags.score:
+        results = review_lines(model, tokenizer, _paired(lines, others, flags.score), flags.alignments, flags.window)
+        decoded_by = "nothing: translations were given"
+    else:
+        translator = Translator(
+            model,
+            tokenizer,
+            int8=flags.precision == "int8",
+            confidence=flags.confidence or flags.word_confidence,
+            alignments=flags.alignments,
+            **{name: getattr(flags, name) for name in ("workers", "rows", "batch_tokens", "window")},
+            **_generation(flags, model),
         )
-    return Translator(model, tokenizer, batch_tokens=arguments.batch_tokens, window=arguments.window, **generation)
+        results = translator.translate(lines, others)
+    count = 0
+    for count, result in enumerate(results, start=1):
+        sys.stdout.write(_written(flags, result, count - 1) + "\n")
+        if count % 64 == 0 or sys.stdout.isatty():
+            sys.stdout.flush()
+        if sys.stderr.isatty() and count % 64 == 0:
+            print(f"\r{count} lines", end="", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    if sys.stderr.isatty() and count >= 64:
+        print(f"\r{count} lines", file=sys.stderr)
+    return count, decoded_by if flags.score else translator.decoded_by
 
 
-def load(name: str) -> tuple[Any, Any]:
+def _generation(flags: argparse.Namespace, model: Any) -> dict[str, Any]:
+    """The arguments of `generate()` that the flags say."""
+    own = model.generation_config
+    generation = {name: getattr(flags, name, None) for name in GENERATION_FLAGS}
+    generation["fast"] = {"fast": True, "transformers": False, None: None}[flags.decoding]
+    if flags.early_stopping is not None:
+        generation["early_stopping"] = {"true": True, "false": False, "never": "never"}[flags.early_stopping]
+    if flags.n_best > 1:
+        beams = flags.num_beams or own.num_beams or 1
+        if beams < flags.n_best:
+            raise UsageError(f"--n_best {flags.n_best} needs --num_beams of at least {flags.n_best}")
+        generation["num_return_sequences"] = flags.n_best
+    bounded = any((flags.max_new_tokens, own.max_new_tokens, own.max_length))
+    if not bounded and getattr(own, "max_tokens_beyond_input", None) is None:
+        generation["max_tokens_beyond_input"] = MAX_TOKENS_BEYOND_INPUT
+    return {name: value for name, value in generation.items() if value is not None}
+
+
+def _written(flags: argparse.Namespace, result: Any, number: int) -> str:
+    """One result as the flags want it written."""
+    review = result.review
+    if flags.json:
+        return json.dumps(_record(flags, result), ensure_ascii=False)
+    if flags.n_best > 1:
+        scored = result.hypotheses or (("", 0.0),)
+        return "\n".join(f"{number} ||| {text} ||| {score:.4f}" for text, score in scored)
+    columns = [result.text]
+    if flags.confidence or flags.score:
+        columns.append(f"{review.confidence:.4f}" if review else "")
+    if flags.word_confidence:
+        columns.append(" ".join(f"{word:.4f}" for word in review.words) if review else "")
+    if flags.alignments:
+        columns.append(review.pharaoh if review else "")
+    return "\t".join(columns)
+
+
+def _record(flags: argparse.Namespace, result: Any) -> dict[str, Any]:
+    """One result as JSON."""
+    record: dict[str, Any] = {"text": result.text}
+    if result.score is not None:
+        record["score"] = result.score
+    if flags.n_best > 1:
+        record["hypotheses"] = [{"text": text, "score": score} for text, score in result.hypotheses]
+    if result.review is not None:
+        record["log_prob"] = result.review.log_prob
+        record["confidence"] = result.review.confidence
+        record["word_confidence"] = list(result.review.words)
+        if flags.alignments:
+            record["alignment"] = result.review.pharaoh
+    return record
+
+
+def load(name: str, precision: str = "float32", device: str | None = None) -> tuple[Any, Any]:
     """Loads a model of this package, in evaluation mode, and its tokenizer. No code of the folder is run.
 
     Raises:
         UsageError: If there is no such model, or a part of it is missing.
     """
+    import torch
     from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     if not sys.stderr.isatty():
         disable_progress_bar()
-    folder = Path(name)
-    if not folder.is_dir() and (folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~"))):
-        raise UsageError(f"there is no model folder {name!r}")
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UsageError(f"{name!r} holds no config.json, so it is not a model folder")
-        if not any(folder.glob("*.safetensors*")):
-            raise UsageError(f"{name!r} holds no weights (model.safetensors): has its training saved a model yet?")
-        if not any((folder / part).is_file() for part in ("tokenizer.json", "vocab.json", "source.spm")):
-            raise UsageError(f"{name!r} holds no tokenizer (tokenizer.json)")
+    _check_folder(name)
     try:
         config = Transformer2017Config.from_pretrained(name)
         if config.model_type != Transformer2017Config.model_type:
             raise UsageError(f"{name!r} is a model of type {config.model_type!r}, not transformer2017")
-        model = Transformer2017ForConditionalGeneration.from_pretrained(name, config=config).eval()
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        model = Transformer2017ForConditionalGeneration.from_pretrained(name, config=config, dtype=dtype).eval()
     except OSError as error:
         raise UsageError(f"the model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    return model, tokenizer
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() and precision != "int8" else "cpu"
+    try:
+        return model.to(device), tokenizer
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def _lines(paths: list[str]) -> Iterator[str]:
-    """The lines of the files, without their ends."""
-    for path in paths:
-        if path == "-":
-            yield from (line.rstrip("\r\n") for line in sys.stdin)
-            continue
-        with open(path, encoding="utf-8") as file:
-            yield from (line.rstrip("\r\n") for line in file)
+def _check_folder(name: str) -> None:
+    """Refuses what is neither a whole model folder nor a name that the Hub may know."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise UsageError(f"there is no model folder {name!r}")
+        return
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{name!r} holds no config.json, so it is not a model folder")
+    if not any(folder.glob("*.safetensors*")):
+        raise UsageError(f"{name!r} holds no weights (model.safetensors): has its training saved a model yet?")
+    if not any((folder / part).is_file() for part in ("tokenizer.json", "vocab.json", "source.spm")):
+        raise UsageError(f"{name!r} holds no tokenizer (tokenizer.json)")
+
+
+def _open(path: str) -> TextIO:
+    if path == "-":
+        return sys.stdin
+    try:
+        return open(path, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path!r} cannot be read: {error.strerror}") from error
+
+
+def _lines(files: list[TextIO]) -> Iterator[str]:
+    """The lines of the files, without their ends. Only a line feed ends a line."""
+    for file in files:
+        number = 0
+        try:
+            for line in file:
+                number += 1
+                yield line.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{file.name!r}, near line {number + 1}: not UTF-8 text") from error
+
+
+def _warned(lines: Iterator[str], tokenizer: Any, config: Any) -> Iterator[str]:
+    """The same lines; says of those that are longer than what the model has been trained on."""
+    longest = min(tokenizer.model_max_length, config.learned_positions or 1 << 30)
+    for number, line in enumerate(lines, start=1):
+        if len(line) > longest and len(tokenizer(line, verbose=False)["input_ids"]) > longest:
+            print(
+                f"transformer2017: line {number} is longer than the {longest} tokens that this model knows; "
+                "its translation may be poor",
+                file=sys.stderr,
+            )
+        yield line
+
+
+def _paired(lines: Iterator[str], others: Iterator[str], path: str) -> Iterator[tuple[str, str]]:
+    """Lines with their given translations."""
+    for number, line in enumerate(lines, start=1):
+        other = next(others, None)
+        if other is None:
+            raise UsageError(f"{path!r} has {number - 1} lines, and there are more to judge them against")
+        yield line, other

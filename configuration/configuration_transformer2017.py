@@ -154,3 +154,6 @@ class Transformer2017Config(PreTrainedConfig):
                 f"This model was saved in format {self.format_version}, and this version of transformer2017 reads "
                 "formats up to 1. Update it: pip install --upgrade transformer2017"
             )
+
+
+Transformer2017Config.register_for_auto_class()

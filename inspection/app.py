@@ -132,9 +132,7 @@ def build(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str)
         with gradio.Row():
             num_beams = gradio.Slider(1, MOST_BEAMS, value=4, step=1, label="Beam size", elem_id="num-beams")
             length_penalty = gradio.Slider(0, 2, value=_usual_penalty(model), step=0.1, label="Length penalty")
-            best = gradio.Slider(
-                1, MOST_BEAMS, value=4, step=1, label="Translations of each line, up to the beam size"
-            )
+            best = gradio.Slider(1, MOST_BEAMS, value=4, step=1, label="Translations of a line")
         button = gradio.Button("Translate", variant="primary", elem_id="translate")
         output = gradio.Textbox(label="Best translations", lines=4, max_lines=14, elem_id="output", buttons=["copy"])
         table = gradio.Dataframe(
@@ -143,6 +141,7 @@ def build(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str)
             label="All translations, best first",
             interactive=False,
             wrap=True,
+            column_widths=["64px", "64px", "auto", "96px"],
             elem_id="table",
         )
         with gradio.Row():

@@ -10,12 +10,14 @@ from pathlib import Path
 import matplotlib
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from transformer2017.configuration import RunError, UsageError
 
 from .explanation import KINDS, Explanation, Kind
 from .fonts import families_for
 from .tokens import plain
+from .walk import Exhibit
 
 RESOLUTION = 300  # dots an inch of a PNG
 HEAD_COLOURS = "tab10"
@@ -151,6 +153,27 @@ def next_word(explanation: Explanation, step: int, words: int = 8) -> Figure:
     return figure
 
 
+def exhibit(shown: Exhibit, columns: int = 128) -> Figure:
+    """One matrix of a stop of the walk: blue is positive, orange negative.
+
+    Args:
+        columns: How many to draw at most, where columns are dimensions.
+    """
+    values = shown.values if shown.columns else shown.values[:, :columns]
+    most = float(values.abs().max()) or 1.0
+    wide = 0.32 * len(shown.columns) + 1.6 if shown.columns else 7.0
+    with _fonts(shown.rows, shown.columns):
+        figure = Figure(figsize=(max(3.2, wide), max(1.2, 0.22 * len(shown.rows) + 1.0)), layout="constrained")
+        axes = figure.add_subplot()
+        _draw_heat(axes, values, shown.rows, shown.columns, most=most, signed=True)
+        if not shown.columns:
+            axes.set_xticks([])
+            axes.set_xlabel(f"dimensions 0 to {values.shape[1] - 1} of {shown.values.shape[1]}", fontsize=7)
+        axes.set_title(shown.name, fontsize=9)
+        figure.colorbar(axes.images[0], ax=axes, pad=0.02).ax.tick_params(labelsize=6)
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Saves a figure as its name says: .png, .svg or .pdf.
 
@@ -218,9 +241,16 @@ def _size(rows: Sequence[str], columns: Sequence[str]) -> tuple[float, float]:
 
 
 def _draw_heat(
-    axes: Axes, weights: torch.Tensor, rows: Sequence[str], columns: Sequence[str], size: int = 8, most: float = 1.0
+    axes: Axes,
+    weights: torch.Tensor,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    size: int = 8,
+    most: float = 1.0,
+    signed: bool = False,
 ) -> None:
-    axes.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=most, aspect="auto")
+    colours = LinearSegmentedColormap.from_list("signed", ["#c2570c", "#ffffff", "#1f5fbf"]) if signed else "Blues"
+    axes.imshow(weights.numpy(), cmap=colours, vmin=-most if signed else 0, vmax=most, aspect="auto")
     axes.set_xticks(range(len(columns)), [plain(name) for name in columns], rotation=90, fontsize=size)
     axes.set_yticks(range(len(rows)), [plain(name) for name in rows], fontsize=size)
     axes.xaxis.tick_top()

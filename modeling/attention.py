@@ -1,5 +1,6 @@
 """Attention (§3.2)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_transformer2017 import Transformer2017Config
+from .packing import Packing
 
 
 def scaled_dot_product_attention(
@@ -30,6 +32,25 @@ def scaled_dot_product_attention(
     weights = torch.softmax(scores, dim=-1)
     attended = nn.functional.dropout(weights, dropout, module.training) @ value  # (batch, heads, target_len, d_v)
     return attended.transpose(1, 2).contiguous(), weights
+
+
+def in_float32(attend: Callable) -> Callable:
+    """Makes an attention implementation compute in float32 what comes in less, as training on a CPU does.
+
+    torch's gradient of attention in bfloat16 takes some eight times as long there.
+    """
+
+    def attend_in_float32(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if query.dtype not in (torch.bfloat16, torch.float16):
+            return attend(module, query, key, value, mask, **kwargs)
+        mask = mask.float() if mask is not None and mask.is_floating_point() else mask
+        with torch.autocast(query.device.type, enabled=False):
+            heads, weights = attend(module, query.float(), key.float(), value.float(), mask, **kwargs)
+        return heads.to(query.dtype), weights
+
+    return attend_in_float32
 
 
 class MultiHeadAttention(nn.Module):
@@ -59,32 +80,42 @@ class MultiHeadAttention(nn.Module):
         attention_mask: Tensor | None = None,  # in the form that the attention implementation takes
         memory: Tensor | None = None,  # keys and values (batch, source_len, d_model); those of `x` if None
         cache: EncoderDecoderCache | None = None,  # keys and values of earlier positions, and of the memory
+        packing: Packing | None = None,  # how `x` is packed: (rows, d_model)
+        memory_packing: Packing | None = None,  # how `memory` is
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns (batch, target_len, d_model), and the attention weights where the implementation gives them."""
-        query = self._split_heads(self.w_q(x))  # (batch, heads, target_len, d_k)
-        key, value = self._recall(x, memory, cache)
+        """Returns the shape of `x`, and the attention weights where the implementation gives them."""
+        query = self._split_heads(self.w_q(x), packing)  # (batch, heads, target_len, d_k)
+        if memory is None:
+            key, value = self._keys_and_values(x, packing)
+            if cache is not None:
+                key, value = cache.self_attention_cache.update(key, value, self.layer_idx)
+        else:
+            key, value = self._recall(memory, memory_packing, cache)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, scaled_dot_product_attention)
+        attend = in_float32(attend) if self.training and query.device.type == "cpu" else attend
         rate = self.config.attention_dropout if self.training else 0.0
         heads, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=rate, **kwargs)
-        return self.w_o(heads.flatten(-2)), weights  # heads: (batch, target_len, heads, d_v)
+        heads = heads.flatten(-2)  # (batch, target_len, heads * d_v)
+        return self.w_o(heads if packing is None else packing.pack(heads)), weights
 
-    def _split_heads(self, projected: Tensor) -> Tensor:
-        """(batch, length, heads * d) to (batch, heads, length, d)."""
+    def _split_heads(self, projected: Tensor, packing: Packing | None) -> Tensor:
+        """(batch, length, heads * d), or (rows, heads * d) if packed, to (batch, heads, length, d)."""
+        projected = projected if packing is None else packing.unpack(projected)
         return projected.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
 
-    def _keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, source_len, d_model) to (batch, heads, source_len, d_k) and (..., d_v)."""
-        return self._split_heads(self.w_k(memory)), self._split_heads(self.w_v(memory))
+    def _keys_and_values(self, memory: Tensor, packing: Packing | None) -> tuple[Tensor, Tensor]:
+        """(batch, heads, source_len, d_k) and (..., d_v)."""
+        return self._split_heads(self.w_k(memory), packing), self._split_heads(self.w_v(memory), packing)
 
-    def _recall(self, x: Tensor, memory: Tensor | None, cache: EncoderDecoderCache | None) -> tuple[Tensor, Tensor]:
-        """Those of `x` behind those of earlier positions; or those of `memory`, which only the first step projects."""
+    def _recall(
+        self, memory: Tensor, packing: Packing | None, cache: EncoderDecoderCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values of the memory, which only the first step of decoding projects."""
         if cache is None:
-            return self._keys_and_values(x if memory is None else memory)
-        if memory is None:
-            return cache.self_attention_cache.update(*self._keys_and_values(x), self.layer_idx)
+            return self._keys_and_values(memory, packing)
         if not cache.is_updated.get(self.layer_idx):
             cache.is_updated[self.layer_idx] = True
-            return cache.cross_attention_cache.update(*self._keys_and_values(memory), self.layer_idx)
+            return cache.cross_attention_cache.update(*self._keys_and_values(memory, packing), self.layer_idx)
         layer = cache.cross_attention_cache.layers[self.layer_idx]
         return layer.keys, layer.values

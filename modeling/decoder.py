@@ -8,6 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MultiHeadAttention
 from .configuration_transformer2017 import Transformer2017Config
+from .dropout import Dropout
 from .feed_forward import FeedForward
 
 
@@ -22,7 +23,7 @@ class DecoderLayer(GradientCheckpointingLayer):
         self.encoder_decoder_attention_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,

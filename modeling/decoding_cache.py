@@ -86,19 +86,21 @@ class DecodingCache:
             self.own_pool[layer] = moved
         self.visible, self.used = visible, kept
 
-    def replace(self, slots: torch.Tensor, source: list[torch.Tensor], mask: torch.Tensor) -> None:
+    def replace(self, slots: torch.Tensor, source: list[torch.Tensor], mask: torch.Tensor | None) -> None:
         """Gives slots to new sentences, whose sources are no longer than the pool's.
 
         Args:
             slots: Which sentences end (new,).
             source: For each layer (new, new_source_len, width).
-            mask: Added to the scores of the new sources (new, 1, 1, new_source_len).
+            mask: Added to the scores of the new sources (new, 1, 1, new_source_len); None without padding.
         """
         length = source[0].shape[1]
         for pool, new in zip(self.source_pool, source, strict=True):
             pool[slots, :length] = new
+        if self.source_mask is None:
+            self.source_mask = source[0].new_zeros(len(self.visible), 1, 1, self.source_pool[0].shape[1])
         self.source_mask[slots] = -torch.inf
-        self.source_mask[slots, ..., :length] = mask
+        self.source_mask[slots, ..., :length] = 0.0 if mask is None else mask
         self.clear(slots)
 
     def clear(self, slots: torch.Tensor) -> None:

@@ -77,7 +77,10 @@ class Search:
             The name of a sentence that is done, and its outputs, best first.
         """
         self._waiting: Sources | None = None
-        self._begin(next(supply))
+        first = next(supply, None)
+        if first is None:
+            return
+        self._begin(first)
         while any(name is not None for name in self.names):
             self._advance()
             yield from self._finished(supply, count)

@@ -165,15 +165,14 @@ class DecodingStep:
             x = layer(x, cache, index)
         return self.project(x)
 
-    def encode(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Reads the source: ids padded on the right and their mask, both (sentences, length).
+    def encode(self, input_ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Reads the source: ids padded on the right (sentences, length), and what is added to the scores of its keys.
 
         Returns:
             The memory (sentences, length, d_model).
         """
         encodings = self._encode_positions(self.source_positions, input_ids.shape[1])
         x = self._embed(input_ids, encodings).flatten(0, 1)
-        mask = additive_mask(attention_mask, self.dtype)
         for layer in self.encoder_layers:
             x = layer(x, len(input_ids), mask)
         return x.unflatten(0, input_ids.shape)

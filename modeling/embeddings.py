@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_transformer2017 import Transformer2017Config
+from .dropout import Dropout
 
 
 def sinusoidal_encoding(positions: Tensor, d_model: int) -> Tensor:
@@ -42,7 +43,7 @@ class InputEmbedding(nn.Module):
         self.positions = (
             LearnedPositions(config.learned_positions, config.d_model) if config.learned_positions else None
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,

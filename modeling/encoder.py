@@ -7,6 +7,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MultiHeadAttention
 from .configuration_transformer2017 import Transformer2017Config
+from .dropout import Dropout
 from .feed_forward import FeedForward
 
 
@@ -19,7 +20,7 @@ class EncoderLayer(GradientCheckpointingLayer):
         self.self_attention_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         """(batch, source_len, d_model) to the same shape; the mask hides padding."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
@@ -22,7 +23,8 @@ from .decoder import DecoderLayer
 from .decoding import FastGenerationMixin
 from .embeddings import InputEmbedding
 from .encoder import EncoderLayer
-from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
+from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_cross_entropy
+from .packing import Packing
 from .saved_folder import SavedWithCode
 
 
@@ -56,6 +58,13 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.d_model**-0.5)
 
+    def _packing(self, mask: Tensor | None, cache: Cache | None = None, **kwargs: Any) -> Packing | None:
+        """How to leave padding out while training; None where outputs of the layers are asked for, or it cannot be."""
+        asked_for = kwargs.get("output_hidden_states", self.config.output_hidden_states)
+        if not self.training or asked_for or cache is not None or torch.compiler.is_compiling():
+            return None
+        return None if mask is None or mask.dim() != 2 else Packing(mask)
+
 
 class Transformer2017Encoder(Transformer2017PreTrainedModel):
     """The left half of Figure 1 with its input: from the source to the memory that the decoder reads."""
@@ -80,9 +89,11 @@ class Transformer2017Encoder(Transformer2017PreTrainedModel):
         """Reads the source. The arguments are those of `Transformer2017Model.forward`."""
         x = self.embeddings(input_ids, inputs_embeds, attention_mask)  # (batch, source_len, d_model)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x, attention_mask=attention_mask)
+        packing = self._packing(attention_mask, **kwargs)
+        x = x if packing is None else packing.pack(x)
         for layer in self.layers:
-            x = layer(x, mask, **kwargs)
-        return BaseModelOutput(x)
+            x = layer(x, mask, packing=packing, **kwargs)
+        return BaseModelOutput(x if packing is None else packing.unpack(x))
 
 
 class Transformer2017Decoder(Transformer2017PreTrainedModel):
@@ -131,8 +142,14 @@ class Transformer2017Decoder(Transformer2017PreTrainedModel):
         memory_mask = create_bidirectional_mask(
             **sizes, attention_mask=encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
+        packing = self._packing(attention_mask, past_key_values, **kwargs)
+        memory_packing = self._packing(encoder_attention_mask, past_key_values, **kwargs)
+        x = x if packing is None else packing.pack(x)
+        memory = encoder_hidden_states if memory_packing is None else memory_packing.pack(encoder_hidden_states)
+        packings = {"packing": packing, "memory_packing": memory_packing}
         for layer in self.layers:
-            x = layer(x, encoder_hidden_states, mask, memory_mask, past_key_values=past_key_values, **kwargs)
+            x = layer(x, memory, mask, memory_mask, past_key_values=past_key_values, **packings, **kwargs)
+        x = x if packing is None else packing.unpack(x)
         return BaseModelOutputWithPastAndCrossAttentions(x, past_key_values)
 
 
@@ -231,7 +248,7 @@ class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, Fa
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
-        """Computes the logits of each next token and, where `labels` are given, the loss.
+        """Computes the logits of each next token, and where `labels` are given, the loss; in training mode then only it.
 
         Args, beside those of `Transformer2017Model.forward`:
             labels: Target (batch, target_len), -100 for padding. Shifted right, they are the decoder's input unless
@@ -243,14 +260,22 @@ class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, Fa
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+                if decoder_attention_mask is None and self.training:
+                    decoder_attention_mask = (labels != IGNORED_LABEL).long()
         ids_and_masks = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask)
         embeds = (inputs_embeds, decoder_inputs_embeds)
         outputs = self.model(*ids_and_masks, encoder_outputs, past_key_values, *embeds, use_cache, **kwargs)
-        logits = self.lm_head(outputs.last_hidden_state)  # (batch, target_len, vocab_size)
-        loss = None
-        if labels is not None:
-            smoothing = self.config.label_smoothing if self.training else 0.0
-            loss = label_smoothed_cross_entropy(logits, labels, smoothing, num_items_in_batch)
+        states = outputs.last_hidden_state  # (batch, target_len, d_model)
+        logits = loss = None
+        # A projection that is more than a linear map (an adapter's, a quantised one) computes its own logits.
+        if self.training and labels is not None and type(self.lm_head) is nn.Linear:
+            rate = self.config.label_smoothing
+            loss = projected_cross_entropy(states, self.lm_head, labels, rate, num_items_in_batch)
+        else:
+            logits = self.lm_head(states)  # (batch, target_len, vocab_size)
+            if labels is not None:
+                rate = self.config.label_smoothing if self.training else 0.0
+                loss = label_smoothed_cross_entropy(logits, labels, rate, num_items_in_batch)
         others = {name: output for name, output in outputs.items() if name != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **others)
 

@@ -1,11 +1,18 @@
-"""Text to text over a file or a stream: lines in, translations out, in order (data flow: text -> ids -> text)."""
+"""Text to text over a file or a stream: lines in, translations out, in order (text -> token ids -> text)."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from .decoding_ranker import Hypothesis
+from .translation_decoder import decoder_of
+from .translation_review import Review, Reviewer
+
+WINDOW_CHARACTERS = 1 << 20  # a window of long lines closes early, so that memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -14,73 +21,128 @@ class Translation:
 
     Attributes:
         text: The best hypothesis.
+        score: Its log probability over the length penalty; None in greedy decoding and for an empty line.
+        hypotheses: The n best with their scores, best first.
+        source_tokens: How many the line has, its end token included.
+        review: The model's opinion of the text, where it was asked for: confidence and alignment.
     """
 
-    text: str
+    text: str = ""
+    score: float | None = None
+    hypotheses: tuple[tuple[str, float | None], ...] = ()
+    source_tokens: int = 0
+    review: Review | None = field(default=None, repr=False)
 
 
 class Translator:
     """Translates any number of lines with memory for one window of them.
 
-    The lines of a window are sorted by length and batched by a budget of tokens, so that a batch holds little
-    padding, and come out in the order in which they came in. An empty line is an empty translation.
+    The lines of a window are sorted by length, decoded with places refilled as sentences finish, and come out in the
+    order in which they came in. An empty line is an empty translation.
 
     Args:
-        model: A model for conditional generation, in evaluation mode.
+        model: A `Transformer2017ForConditionalGeneration`; others go through their `generate()`.
         tokenizer: Its tokenizer.
-        batch_tokens: Source tokens in a batch, padding included.
+        int8: Quantises the linear maps to 8 bits (CPU). For bfloat16 load or turn the model so.
+        workers: Threads that decode side by side, each with one core; None for as many as torch may use, on the CPU.
+        rows: Hypotheses that a worker decodes side by side.
+        batch_tokens: Source tokens that a worker holds at most, padding included, unless one line alone is longer.
         window: Lines read ahead and sorted together.
+        confidence: Reviews each translation: log probabilities by token and word.
+        alignments: Reviews each translation for its word alignment.
         **generation: Arguments of `model.generate`.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, batch_tokens: int = 2048, window: int = 2048, **generation: Any
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        int8: bool = False,
+        workers: int | None = None,
+        rows: int = 128,
+        batch_tokens: int = 8192,
+        window: int = 2048,
+        confidence: bool = False,
+        alignments: bool = False,
+        **generation: Any,
     ) -> None:
-        self.model = model
         self.tokenizer = tokenizer
-        self.batch_tokens = batch_tokens
         self.window = window
-        self.generation = generation
+        self.reviewer = Reviewer(model, tokenizer, alignments=alignments) if confidence or alignments else None
+        sizes = {"int8": int8, "workers": workers, "rows": rows, "batch_tokens": batch_tokens}
+        self.decoder = decoder_of(model, generation, **sizes)
 
-    def translate(self, lines: Iterable[str]) -> Iterator[Translation]:
-        """Gives a translation for each line, in order, reading no further ahead than one window."""
-        lines = iter(lines)
-        while window := list(islice(lines, self.window)):
-            yield from self._translate_window(window)
+    @property
+    def decoded_by(self) -> str:
+        """Which decoding runs: "fast", or "transformers: " and why."""
+        return self.decoder.decoded_by
 
-    def _translate_window(self, lines: list[str]) -> list[Translation]:
-        sources = [self.tokenizer(line)["input_ids"] if line.strip() else [] for line in lines]
-        translations = [Translation("")] * len(lines)
-        for batch in batches_of_like_length([len(source) for source in sources], self.batch_tokens):
-            texts = self._translate_batch([sources[i] for i in batch])
-            for i, text in zip(batch, texts, strict=True):
-                translations[i] = Translation(text)
+    def translate(self, lines: Iterable[str], prefixes: Iterable[str] | None = None) -> Iterator[Translation]:
+        """Gives a translation for each line, in order, reading no further ahead than one window.
+
+        Args:
+            lines: What to translate.
+            prefixes: For each line, what its translation is to begin with.
+        """
+        prefixes = iter(prefixes) if prefixes is not None else None
+        for window in windows(lines, self.window):
+            begun = list(islice(prefixes, len(window))) if prefixes is not None else None
+            yield from self._translate_window(window, begun)
+
+    def _translate_window(self, lines: list[str], prefixes: list[str] | None) -> list[Translation]:
+        filled = [i for i, line in enumerate(lines) if line.strip()]
+        if not filled:
+            return [Translation()] * len(lines)
+        sources = self.tokenizer([lines[i] for i in filled], verbose=False)["input_ids"]
+        prompts = None if prefixes is None else self._prompts([prefixes[i] for i in filled])
+        outputs = self.decoder.decode(sources, prompts)
+        texts = self._texts(outputs)
+        reviews: Sequence[Review | None] = [None] * len(filled)
+        if self.reviewer is not None:
+            reviews = self.reviewer.review([lines[i] for i in filled], [best[0][0] for best in texts])
+        translations = [Translation()] * len(lines)
+        for i, source, best, review in zip(filled, sources, texts, reviews, strict=True):
+            translations[i] = Translation(*best[0], tuple(best), len(source), review)
         return translations
 
-    @torch.inference_mode()
-    def _translate_batch(self, sources: list[list[int]]) -> list[str]:
-        padded = self.tokenizer.pad({"input_ids": sources}, return_tensors="pt").to(self.model.device)
-        sequences = self.model.generate(
-            input_ids=padded["input_ids"], attention_mask=padded["attention_mask"], **self.generation
-        )
-        return self.tokenizer.batch_decode(sequences, skip_special_tokens=True)
+    def _prompts(self, prefixes: list[str]) -> list[list[int]]:
+        """The tokens of each prefix, without an end."""
+        ids = self.tokenizer(text_target=prefixes, verbose=False)["input_ids"]
+        return [row[:-1] if row and row[-1] == self.tokenizer.eos_token_id else row for row in ids]
+
+    def _texts(self, outputs: list[list[Hypothesis]]) -> list[list[tuple[str, float | None]]]:
+        """The text and score of each hypothesis of each line."""
+        flat = [hypothesis.tokens for hypotheses in outputs for hypothesis in hypotheses]
+        texts = iter(self.tokenizer.batch_decode(flat, skip_special_tokens=True))
+        return [[(next(texts), hypothesis.score) for hypothesis in hypotheses] for hypotheses in outputs]
 
 
-def batches_of_like_length(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Groups sequences by length, longest first, under a budget of tokens, padding included.
+def review_lines(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Iterable[tuple[str, str]],
+    alignments: bool = False,
+    window: int = 2048,
+) -> Iterator[Translation]:
+    """Reviews given translations instead of making them: forced decoding of pairs of lines, in order."""
+    reviewer = Reviewer(model, tokenizer, alignments=alignments)
+    pairs = iter(pairs)
+    while some := list(islice(pairs, window)):
+        sources, targets = ([pair[side] for pair in some] for side in (0, 1))
+        for target, review in zip(targets, reviewer.review(sources, targets), strict=True):
+            yield Translation(target, review=review)
 
-    Args:
-        lengths: Tokens of each sequence; those of length 0 are left out.
-        batch_tokens: Tokens in a batch at most, unless one sequence alone is longer.
 
-    Yields:
-        Indices into `lengths`.
-    """
-    batch: list[int] = []
-    for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def windows(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Groups lines, at most `size` and not many more than `WINDOW_CHARACTERS` at a time."""
+    window: list[str] = []
+    characters = 0
+    for line in lines:
+        window.append(line)
+        characters += len(line)
+        if len(window) == size or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import yaml
-from transformer2017.configuration import PRESETS, Transformer2017Config, UsageError
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+
+from transformer2017.configuration import PRESETS, Transformer2017Config, UsageError
 
 # Fields of the configuration that the tokenizer or the model sets, not the user.
 NOT_FLAGS = {

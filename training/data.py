@@ -16,8 +16,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
-from transformer2017.configuration import UsageError
 from transformers import PreTrainedTokenizerBase
+
+from transformer2017.configuration import UsageError
 
 from .arguments import DataArguments
 from .cleaning import Cleaner

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformer2017.configuration import UsageError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from transformer2017.configuration import UsageError
 
 from .arguments import TokenizerArguments
 

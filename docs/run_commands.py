@@ -1,0 +1,76 @@
+"""Runs the commands and Python examples of the tutorial and the how-to pages, and writes down when and how it went.
+
+    python docs/run_commands.py --data shared/data/multi30k
+
+Blocks marked `bash` and `python` are run, in the order of the pages, in an empty folder with some hundred lines of the
+corpus under the names that the pages use. Blocks marked `text` need what a laptop has not (many devices, other
+programs' files) and are not run. Training is cut short by the flags in `SHORT`.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGES = ("tutorial.md", "how-to/look-inside.md", "how-to/fine-tune.md")
+LINES = {"train": 600, "val": 40, "test": 20}
+SHORT = "--max_steps 30 --batch_tokens 1500 --preset tiny --vocab_size 1000 --report_to none"
+NOT_RUN = {"pip install": "installs", "transformer2017 app": "serves until interrupted; tests/inspection runs it"}
+
+
+def main() -> int:
+    """Runs the pages and writes docs/commands.md; the exit code is 1 if a command failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train.en, train.de, val.*, test_2016_*")
+    folder = Path(tempfile.mkdtemp())
+    lay_out(parser.parse_args().data, folder)
+    rows, failed = [], False
+    for page in PAGES:
+        for kind, block in re.findall(r"```(bash|python)\n(.*?)```", (HERE / page).read_text(encoding="utf-8"), re.S):
+            for command in block.strip().split("\n") if kind == "bash" else [block]:
+                told, good = run(kind, command, folder)
+                failed |= not good
+                rows.append(f"| {page} | `{command.strip().splitlines()[0]}` | {told} |")
+                print(rows[-1], flush=True)
+    now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    head = f"# The commands of these pages\n\nLast run by `python docs/run_commands.py --data DATA` on {now}, "
+    head += f"training cut short with `{SHORT}`.\n\n| page | command (first line) | result |\n| --- | --- | --- |\n"
+    (HERE / "commands.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+    shutil.rmtree(folder)
+    return int(failed)
+
+
+def lay_out(data: Path, folder: Path) -> None:
+    """Puts the first lines of the corpus under the pages' names."""
+    for split, count in LINES.items():
+        for side in ("en", "de"):
+            name = "test_2016_flickr" if split == "test" else split
+            lines = (data / f"{name}.{side}").read_text(encoding="utf-8").splitlines()[:count]
+            (folder / f"{split}.{side}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def run(kind: str, command: str, folder: Path) -> tuple[str, bool]:
+    """Runs one command or example; says how it went, and whether it went well."""
+    for start, reason in NOT_RUN.items():
+        if command.startswith(start):
+            return f"not run: {reason}", True
+    if command.startswith("transformer2017 train"):
+        command = f"{command} {SHORT}"
+    words = [sys.executable, "-c", command] if kind == "python" else ["bash", "-c", command]
+    started = time.perf_counter()
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        print(done.stderr[-2000:], file=sys.stderr)
+        return f"failed with {done.returncode}", False
+    return f"ran in {seconds:.0f} s", True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""Token ids to token ids for many sentences: sorted, batched, refilled, and shared out among workers."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationConfig
+
+from .decoding import CRITERIA, end_tokens, obstacle_in_model, obstacle_in_request, padded
+from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
+from .decoding_search import Search, Sources
+from .decoding_step import DecodingStep, additive_mask
+
+Batch = list[int]  # indices of sentences
+
+
+def decoder_of(model: nn.Module, generation: dict[str, Any], **sizes: Any) -> "FileDecoder | BatchDecoder":
+    """The quickest decoder that gives what `model.generate(**generation)` gives."""
+    obstacle = "another model class" if not hasattr(model, "_takes_fast_path") else obstacle_in_model(model)
+    if obstacle is None:
+        config, _ = model._prepare_generation_config(None, **generation)
+        model._prepare_special_tokens(config, True, device=model.device)
+        explicit = generation.get("max_length") or model.generation_config.max_length
+        bound = output_bound(config, explicit)
+        config.max_length = 1 << 30 if bound is None else bound + 1
+        processors = model._get_logits_processor(config, 1, device=model.device, model_kwargs={})
+        criteria = [one for one in model._get_stopping_criteria(config, []) if type(one) not in CRITERIA]
+        obstacle = obstacle_in_request(processors, criteria, config, {"fast=False": config.fast is False})
+        if obstacle is None and not len(processors):
+            return FileDecoder(model, config, bound, **sizes)
+    if sizes["int8"]:
+        raise ValueError(f"int8 needs the fast path of decoding, which cannot run: {obstacle or 'processors'}.")
+    return BatchDecoder(model, generation, sizes["rows"], sizes["batch_tokens"])
+
+
+def batches_of_like_length(lengths: list[int], most: int, batch_tokens: int) -> Iterator[Batch]:
+    """Groups sequences by length, longest first, under a budget of tokens, padding included.
+
+    Args:
+        lengths: Tokens of each sequence.
+        most: Sequences in a batch at most.
+        batch_tokens: Tokens in a batch at most, unless one sequence alone is longer.
+    """
+    batch: Batch = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) == most or lengths[batch[0]] * (len(batch) + 1) > batch_tokens):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+class BatchDecoder:
+    """Batch by batch through `generate()`, for what the fast path does not do."""
+
+    def __init__(self, model: nn.Module, generation: dict[str, Any], rows: int, batch_tokens: int) -> None:
+        self.model = model
+        self.generation = generation
+        self.beams = generation.get("num_beams") or model.generation_config.num_beams or 1
+        self.most = max(1, rows // self.beams)
+        self.batch_tokens = batch_tokens
+
+    @property
+    def decoded_by(self) -> str:
+        """Which path the last batch took."""
+        return getattr(self.model, "decoded_by", None) or "transformers"
+
+    @torch.inference_mode()
+    def decode(self, sources: list[list[int]], prompts: list[list[int]] | None = None) -> list[list[Hypothesis]]:
+        """The best outputs of each source, in their order."""
+        outputs: list[list[Hypothesis]] = [[] for _ in sources]
+        for group in by_prompt_length(prompts, len(sources)):
+            for batch in batches_of_like_length([len(sources[i]) for i in group], self.most, self.batch_tokens):
+                rows = [group[i] for i in batch]
+                found = self._decode_batch([sources[i] for i in rows], prompts and [prompts[i] for i in rows])
+                for i, hypotheses in zip(rows, found, strict=True):
+                    outputs[i] = hypotheses
+        return outputs
+
+    def _decode_batch(self, sources: list[list[int]], prompts: list[list[int]] | None) -> list[list[Hypothesis]]:
+        device = self.model.device
+        given = {
+            "input_ids": padded(sources, self.model.config.pad_token_id, device),
+            "attention_mask": padded([[1] * len(source) for source in sources], 0, device),
+        }
+        if prompts is not None and prompts[0]:
+            start = self.model.config.decoder_start_token_id
+            given["decoder_input_ids"] = torch.tensor([[start, *prompt] for prompt in prompts], device=device)
+        asked = {"return_dict_in_generate": True, "output_scores": self.beams > 1}
+        found = self.model.generate(**given, **self.generation, **asked)
+        scores = found.sequences_scores.tolist() if self.beams > 1 else [None] * len(found.sequences)
+        hypotheses = [Hypothesis(row, s, []) for row, s in zip(found.sequences.tolist(), scores, strict=True)]
+        each = len(hypotheses) // len(sources)
+        return [hypotheses[i : i + each] for i in range(0, len(hypotheses), each)]
+
+
+class FileDecoder:
+    """The fast path over many sentences, in slots that are refilled as sentences finish."""
+
+    decoded_by = "fast"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: GenerationConfig,
+        bound: int | None,
+        *,
+        int8: bool,
+        workers: int | None,
+        rows: int,
+        batch_tokens: int,
+    ) -> None:
+        self.step = DecodingStep(model, int8=int8, encoder=True)
+        self.device = model.device
+        self.config = config
+        self.bound = bound
+        self.start, self.pad = model.config.decoder_start_token_id, model.config.pad_token_id
+        self.beams = config.num_beams
+        self.slots = max(1, rows // self.beams)
+        self.batch_tokens = batch_tokens
+        on_cpu = self.device.type == "cpu"
+        self.workers = (torch.get_num_threads() if on_cpu else 1) if workers is None else workers
+
+    def decode(self, sources: list[list[int]], prompts: list[list[int]] | None = None) -> list[list[Hypothesis]]:
+        """The best outputs of each source, in their order."""
+        outputs: list[list[Hypothesis]] = [[] for _ in sources]
+        for group in by_prompt_length(prompts, len(sources)):
+            lengths = [len(sources[i]) for i in group]
+            like = batches_of_like_length(lengths, self.slots, self.batch_tokens)
+            batches = deque([group[i] for i in batch] for batch in like)
+            workers = min(self.workers, len(batches))
+            if workers <= 1:
+                self._work(batches, sources, prompts, outputs)
+                continue
+            threads = torch.get_num_threads()
+            with ThreadPoolExecutor(workers) as pool:
+                jobs = [pool.submit(self._work_alone, batches, sources, prompts, outputs) for _ in range(workers)]
+            torch.set_num_threads(threads)
+            for job in jobs:
+                job.result()
+        return outputs
+
+    def _work_alone(self, *job: Any) -> None:
+        """A worker's share, on one core: products of this size gain little from a second one."""
+        torch.set_num_threads(1)
+        self._work(*job)
+
+    @torch.inference_mode()
+    def _work(
+        self,
+        batches: deque[Batch],
+        sources: list[list[int]],
+        prompts: list[list[int]] | None,
+        outputs: list[list[Hypothesis]],
+    ) -> None:
+        """Takes batches until there are none. Several workers may share them."""
+        prompts = prompts or [[]] * len(sources)
+        while (batch := take(batches)) is not None:
+            prompt = [[self.start, *prompts[i]] for i in batch]
+            prompted = len(prompt[0]) > 1
+            search = Search(
+                self.step, self._ranker, torch.tensor(prompt if prompted else prompt[:1], device=self.device)
+            )
+            supply = self._read(batch, None if prompted else batches, sources)
+            for i, hypotheses in search.run(supply, self.config.num_return_sequences):
+                outputs[i] = [h._replace(tokens=prompts[i] + h.tokens) for h in hypotheses]
+
+    def _read(self, batch: Batch, others: deque[Batch] | None, sources: list[list[int]]) -> Iterator[Sources]:
+        """Encodes a batch and, as they are asked for, those whose sentences can take its places."""
+        slots = len(batch)
+        while batch is not None:
+            yield self._encode(batch, [sources[i] for i in batch])
+            if not others or len(others[0]) > slots:  # shorter sentences: more of them fit side by side
+                return
+            batch = take(others)
+
+    def _encode(self, batch: Batch, sources: list[list[int]]) -> Sources:
+        ids = padded(sources, self.pad, self.device)
+        lengths = torch.tensor([len(source) for source in sources], device=self.device)
+        attention_mask = torch.arange(ids.shape[1], device=self.device) < lengths.unsqueeze(1)
+        mask = additive_mask(attention_mask, self.step.dtype)
+        memory = self.step.encode(ids, mask)
+        return Sources(batch, self.step.project_source(memory), mask, self._limits(lengths))
+
+    def _limits(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Tokens that each output may have, by the lengths of the sources."""
+        if self.bound is None:
+            return lengths + self.config.max_tokens_beyond_input
+        return torch.full_like(lengths, self.bound)
+
+    def _ranker(self, sentences: int, limits: torch.Tensor) -> GreedyRanker | BeamRanker:
+        eos = end_tokens(self.config, limits)
+        if self.beams == 1:
+            return GreedyRanker(sentences, limits, eos, self.step.vocab_size, self.pad)
+        ranking = Ranking(self.config.length_penalty, self.config.early_stopping, self.config.ranking)
+        return BeamRanker(sentences, limits, eos, self.step.vocab_size, self.beams, ranking)
+
+
+def output_bound(config: GenerationConfig, explicit_max_length: int | None) -> int | None:
+    """New tokens of an output at most; None where that depends on its source (§6.1)."""
+    if config.max_new_tokens is not None:
+        return config.max_new_tokens
+    if explicit_max_length is not None:
+        return explicit_max_length - 1
+    return None if config.max_tokens_beyond_input is not None else config.max_length
+
+
+def by_prompt_length(prompts: list[list[int]] | None, count: int) -> list[Batch]:
+    """Groups sentences whose outputs begin with equally many forced tokens, so that these are fed together."""
+    if prompts is None:
+        return [list(range(count))]
+    groups: dict[int, Batch] = {}
+    for i, prompt in enumerate(prompts):
+        groups.setdefault(len(prompt), []).append(i)
+    return list(groups.values())
+
+
+def take(batches: deque[Batch]) -> Batch | None:
+    """The next batch; None if another worker took the last."""
+    try:
+        return batches.popleft()
+    except IndexError:
+        return None

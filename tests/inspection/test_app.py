@@ -1,0 +1,116 @@
+import runpy
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+from transformer2017.cli import main
+from transformer2017.configuration import UsageError
+from transformer2017.inspection.app import MOST_CHARACTERS, MOST_LINES, Workbench
+
+
+@pytest.fixture(scope="module")
+def bench(small_model, tokenizer):
+    return Workbench(small_model, tokenizer)
+
+
+def test_each_line_gets_its_own_best_translations(bench, small_model, tokenizer):
+    """Batched together, with an empty line between, each line's n best are those of `generate()` on it alone."""
+    lines = ["two young dogs are running on the grass .", "", "a man ."]
+    found = bench.translate("\n".join(lines), num_beams=3, length_penalty=0.6, best=2)
+    assert [(f.line, f.rank) for f in found] == [(1, 1), (1, 2), (3, 1), (3, 2)]
+    for f in found:
+        outputs = small_model.generate(
+            **tokenizer(lines[f.line - 1], return_tensors="pt"), num_beams=3, num_return_sequences=2,
+            return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+        assert f.text == tokenizer.decode(outputs.sequences[f.rank - 1], skip_special_tokens=True)
+        assert f.score == pytest.approx(float(outputs.sequences_scores[f.rank - 1]), abs=1e-4)
+
+
+def test_a_greedy_translation_is_scored_by_its_log_probability(bench, small_model, tokenizer):
+    found = bench.translate("a man .\ntwo young dogs are running", num_beams=1, length_penalty=1.0, best=4)
+    inputs = tokenizer("a man .", return_tensors="pt")
+    row = small_model.generate(**inputs, num_beams=1)
+    with torch.no_grad():
+        log_p = small_model(**inputs, decoder_input_ids=row[:, :-1]).logits.log_softmax(-1)
+    expected = float(log_p.gather(-1, row[:, 1:, None]).sum())
+    assert found[0].score == pytest.approx(expected, abs=1e-3)
+    assert [f.rank for f in found] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "nothing to translate"),
+        ("a\n" * (MOST_LINES + 1), "lines are too many"),
+        ("a\n" + "b" * (MOST_CHARACTERS + 1), "line 2 has 2001 characters"),
+    ],
+)
+def test_what_is_too_much_is_refused(bench, text, told):
+    with pytest.raises(UsageError, match=told):
+        bench.translate(text, 1, 1.0, 1)
+    with pytest.raises(UsageError):
+        bench.look_inside(text, 999, 1, 1.0)
+
+
+def test_looking_inside_and_translating_at_once_gives_the_same_answers(bench):
+    """The recorder changes how the model runs, so callers must take turns."""
+    alone = bench.translate("two young dogs .", 2, 0.6, 1)
+    answers: list[object] = []
+
+    def translate() -> None:
+        answers.append(bench.translate("two young dogs .", 2, 0.6, 1))
+
+    work = [
+        *(threading.Thread(target=bench.look_inside, args=("a man rides", 1, 2, 0.6)) for _ in range(2)),
+        *(
+            threading.Thread(target=lambda: answers.append(bench.translate("two young dogs .", 2, 0.6, 1)))
+            for _ in "abcd"
+        ),
+    ]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert answers == [alone] * 4
+    assert torch.is_grad_enabled()
+
+
+def test_nothing_but_the_page_is_served(small_model, tokenizer):
+    """The page listens on this computer alone and gives out no file of it."""
+    pytest.importorskip("gradio", reason="Gradio is not installed")
+    from transformer2017.inspection import app
+
+    blocks = app.build(small_model, tokenizer, "tiny")
+    _, url, shared = app.launch(blocks, "127.0.0.1", None, wait=False)
+    try:
+        assert url.startswith("http://127.0.0.1:")
+        assert shared is None
+        for path in ("/etc/passwd", __file__, "/proc/self/environ"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(f"{url}gradio_api/file={path}")
+            assert refused.value.code in (403, 404)
+    finally:
+        blocks.close()
+
+
+def test_a_space_runs_the_same_command(tmp_path, monkeypatch, capsys):
+    """The folder of a Space starts the app with the model that it names, or with that of the variable MODEL."""
+    assert main(["app", "someone/en-de", "--space", str(tmp_path / "space")]) == 0
+    assert "hf upload" in capsys.readouterr().out
+    assert "sdk: gradio" in (tmp_path / "space" / "README.md").read_text()
+    assert (tmp_path / "space" / "requirements.txt").read_text() == "transformer2017[app]\n"
+    called: list[list[str]] = []
+    monkeypatch.setattr("transformer2017.cli.main", lambda words: called.append(words) or 0)
+    for model in ("someone/en-de", "other/model"):
+        monkeypatch.setenv("MODEL", model) if model.startswith("other") else monkeypatch.delenv("MODEL", raising=False)
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(tmp_path / "space" / "app.py"))
+    assert called == [["app", "someone/en-de"], ["app", "other/model"]]
+
+
+def test_a_space_cannot_hold_a_folder_of_this_computer(model_folder, tmp_path, capsys):
+    assert main(["app", model_folder, "--space", str(tmp_path / "space")]) == 2
+    assert "give its name there" in capsys.readouterr().err

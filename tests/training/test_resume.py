@@ -1,0 +1,94 @@
+"""A run that was stopped ends as if it had not been: the oracle is the uninterrupted run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformer2017.configuration import RunError
+from transformer2017.training import trainer as trainer_module
+from transformer2017.training.train import train
+from transformers import TrainerCallback
+
+
+class Stop(Exception):
+    """Stands for a run that is killed."""
+
+
+def stop_at(update: int, monkeypatch) -> None:
+    """Makes the next run end, without warning, in the middle of an update."""
+
+    class StopAt(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, **kwargs):
+            if state.global_step == update:
+                raise Stop
+
+    class Stopped(trainer_module.Transformer2017Trainer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.add_callback(StopAt())
+
+    monkeypatch.setattr("transformer2017.training.train.Transformer2017Trainer", Stopped)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    left, right = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert left.keys() == right.keys()
+    for name, weight in left.items():
+        assert torch.equal(weight, right[name]), name
+
+
+@pytest.mark.parametrize("update", [2, 6, 9], ids=["before any checkpoint", "in an epoch", "after two checkpoints"])
+def test_same_command_ends_with_the_weights_of_the_uninterrupted_run(flags, monkeypatch, update):
+    """Dropout, batch order, optimizer, schedule and the choice of the best checkpoint all go on exactly."""
+    whole = train(flags("whole"))
+    with monkeypatch.context() as patch:
+        stop_at(update, patch)
+        with pytest.raises(Stop):
+            train(flags("stopped"))
+    stopped = train(flags("stopped"))
+    assert_same_weights(whole, stopped)
+    assert_same_weights(whole / "checkpoint-12", stopped / "checkpoint-12")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "seal.json"])
+def test_torn_checkpoint_is_passed_over(flags, monkeypatch, capsys, file):
+    """A file that was not written to its end is found out, and the checkpoint before it is used."""
+    whole = train(flags("whole"))
+    with monkeypatch.context() as patch:
+        stop_at(9, patch)
+        with pytest.raises(Stop):
+            train(flags("stopped"))
+    torn = whole.with_name("stopped") / "checkpoint-8" / file
+    torn.write_bytes(torn.read_bytes()[:-7])
+    stopped = train(flags("stopped"))
+    assert "checkpoint-8 is torn" in capsys.readouterr().out
+    assert_same_weights(whole, stopped)
+
+
+def test_loss_that_is_not_a_number_stops_the_run(flags, monkeypatch):
+    """The user reads why, and the last good checkpoint is left."""
+
+    class Broken(trainer_module.Transformer2017Trainer):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            return loss * float("nan") if self.state.global_step == 5 and self.model.training else loss
+
+    monkeypatch.setattr("transformer2017.training.train.Transformer2017Trainer", Broken)
+    with pytest.raises(RunError, match=r"loss of update 6 is nan.*checkpoint-4"):
+        train(flags("run"))
+
+
+def test_full_disk_stops_the_run(flags, monkeypatch, tmp_path):
+    """What was half written is gone, and the last good checkpoint is left."""
+    save = torch.save
+
+    def full(value, file, *args, **kwargs):
+        if "checkpoint-8" in str(file) and "optimizer" in str(file):
+            raise OSError(28, "No space left on device")
+        save(value, file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match=r"checkpoint-8 could not be written .*No space left.*checkpoint-4"):
+        train(flags("run"))
+    assert not (tmp_path / "run" / "checkpoint-8").exists()
