@@ -19,10 +19,6 @@ VERBS = {
     "export": ("export", "write a model for MarianMT, CTranslate2, ONNX, Argos or Marian"),
     "explain": ("explain", "see one sentence's translation from inside: a page, and figures for a paper"),
     "app": ("app", "a page on localhost to translate and look inside"),
-    "import": ("import_", "read a model of Marian, fairseq or torch, to use or fine-tune it here"),
-    "export": ("export", "write a model for MarianMT, CTranslate2, ONNX, Argos or Marian"),
-    "explain": ("explain", "see one sentence's translation from inside: a page, and figures for a paper"),
-    "app": ("app", "a page on localhost to translate and look inside"),
 }
 
 USAGE = "usage: transformer2017 [-h] [--version] VERB ..."
