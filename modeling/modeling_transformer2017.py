@@ -37,7 +37,7 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
     models/transformer.py, `get_variable_initializer` in utils/optimize.py, and layers/modalities.py.
     """
 
-    config_class = Transformer2017Config
+    config: Transformer2017Config
     base_model_prefix = "model"
     gradient_checkpointing = False
     supports_gradient_checkpointing = True

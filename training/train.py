@@ -10,7 +10,7 @@ from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from . import averaging, card, checkpoints, data, saving, stopping, tokenization
+from . import averaging, card, checkpoints, data, hub, saving, stopping, tokenization
 from .arguments import Flags, RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
 from .memory import keep_freed_memory
@@ -198,5 +198,5 @@ def finish(
         raise RunError(f"{folder.path} could not be written: {error.strerror or error}.") from error
     folder.finish()
     if trainer.args.push_to_hub:
-        trainer.push_to_hub()
+        say(f"uploaded: {hub.push_folder(folder.path, trainer.hub_model_id, private=trainer.args.hub_private_repo)}")
     print(f"The model is in {folder.path}", file=sys.stdout, flush=True)
