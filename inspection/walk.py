@@ -141,7 +141,7 @@ class _Exhibits:
         normed = self.record.outputs[f"{self.encoder}.self_attention_norm"]
         total = self.record.inputs[f"{self.encoder}.self_attention_norm"]
         spread = torch.stack([measure(x) for x in (total, normed) for measure in (_mean, _deviation)])
-        names = ("mean before", "deviation before", "mean after", "deviation after")
+        names = ("▁mean before", "▁deviation before", "▁mean after", "▁deviation after")
         return [
             self._dimensions("LayerNorm(x + attention)", normed, self.source, "(source_len, d_model)"),
             Exhibit("each position's mean and deviation", spread.T, self.source, names, "computed from the above"),
