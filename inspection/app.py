@@ -45,12 +45,10 @@ class Workbench:
             UsageError: If there are too many lines, or a line is too long.
         """
         lines = _lines(text)
-        beams = (
-            {"num_return_sequences": min(best, num_beams), "length_penalty": length_penalty} if num_beams > 1 else {}
-        )
+        ranked: dict[str, Any] = {"num_return_sequences": min(best, num_beams), "length_penalty": length_penalty}
         longest = max(len(self.tokenizer(line)["input_ids"]) for line in lines)
-        bound = length_bound(self.model, longest)
-        translator = Translator(self.model, self.tokenizer, num_beams=num_beams, do_sample=False, **beams, **bound)
+        options = {**(ranked if num_beams > 1 else {}), **length_bound(self.model, longest)}
+        translator = Translator(self.model, self.tokenizer, num_beams=num_beams, do_sample=False, **options)
         with self.lock:
             translations = list(translator.translate(lines))
         return [

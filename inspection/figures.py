@@ -5,6 +5,7 @@ PDF. Names of layers and heads count from 1, as in the paper.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -220,7 +221,7 @@ def _all(explanation: Explanation, layer: int | None) -> Iterator[tuple[str, Cal
         yield f"next-word-step{step}", partial(next_word, explanation, step)
 
 
-def _fonts(*names: Sequence[str]) -> object:
+def _fonts(*names: Sequence[str]) -> AbstractContextManager[None]:
     """Matplotlib's settings while a figure is made, with fonts that have all the letters of its words."""
     letters = "".join("".join(part) for part in names)
     return matplotlib.rc_context({"font.family": families_for(letters)})

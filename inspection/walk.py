@@ -83,7 +83,7 @@ class _Exhibits:
     ) -> None:
         config = model.config
         self.record, self.sentence, self.logits, self.vocabulary = record, sentence, logits, vocabulary
-        self.matrix = model.get_input_embeddings().weight.detach().float().cpu()
+        self.matrix = model.get_input_embeddings().weight.detach().float().cpu()  # type: ignore[operator]
         self.source, self.target = tuple(sentence.source), tuple(sentence.target_input)
         self.encoder = f"model.encoder.layers.{min(layer, config.encoder_layers) - 1}"
         self.decoder = f"model.decoder.layers.{min(layer, config.decoder_layers) - 1}"
