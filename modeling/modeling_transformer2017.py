@@ -248,7 +248,7 @@ class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, Fa
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
-        """Computes the logits of each next token, and where `labels` are given, the loss; in training mode then only it.
+        """Computes the logits of each next token, and where `labels` are given, the loss: in training mode only that.
 
         Args, beside those of `Transformer2017Model.forward`:
             labels: Target (batch, target_len), -100 for padding. Shifted right, they are the decoder's input unless
@@ -268,7 +268,8 @@ class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, Fa
         states = outputs.last_hidden_state  # (batch, target_len, d_model)
         logits = loss = None
         # A projection that is more than a linear map (an adapter's, a quantised one) computes its own logits.
-        if self.training and labels is not None and type(self.lm_head) is nn.Linear:
+        linear = type(self.lm_head) is nn.Linear and not torch.compiler.is_compiling()
+        if self.training and labels is not None and linear:
             rate = self.config.label_smoothing
             loss = projected_cross_entropy(states, self.lm_head, labels, rate, num_items_in_batch)
         else:
