@@ -29,5 +29,5 @@ class PaddingAwareGenerationMixin(GenerationMixin):
         """
         if attention_mask is None:
             return None
-        missing = past_key_values.self_attention_cache.max_cache_len - attention_mask.shape[1]
+        missing = past_key_values.self_attention_cache.layers[0].max_cache_len - attention_mask.shape[1]
         return nn.functional.pad(attention_mask, (0, missing), value=1)

@@ -28,8 +28,8 @@ class Dropout(nn.Dropout):
 
 
 def is_plain(linear: nn.Module) -> bool:
-    """Whether it is its weights and no more, and they are here: not an adapter's, not quantised, not sharded."""
-    return type(linear) is nn.Linear and linear.weight.numel() > 0
+    """Whether it is its weights and no more, and they are here: not an adapter's, quantised, sharded or compiled."""
+    return type(linear) is nn.Linear and linear.weight.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
