@@ -103,7 +103,7 @@ def test_full_disk_stops_the_run(flags, monkeypatch, tmp_path):
 def test_killed_process_ends_with_the_weights_of_the_uninterrupted_run(flags, tmp_path, checkpoint):
     """SIGKILL, as soon as a checkpoint's first file is there, so that it may be torn; then the same command again."""
     command = [sys.executable, "-m", "transformer2017", "train"]
-    steps = {"max_steps": 40, "average_checkpoints": 0}
+    steps = {"max_steps": 24, "average_checkpoints": 0}
     subprocess.run([*command, *flags("whole", **steps)], check=True, timeout=300)
     killed = subprocess.Popen([*command, *flags("killed", **steps)])
     awaited = tmp_path / "killed" / f"checkpoint-{checkpoint}" / "model.safetensors"
@@ -114,4 +114,4 @@ def test_killed_process_ends_with_the_weights_of_the_uninterrupted_run(flags, tm
     assert killed.wait(60) == -signal.SIGKILL
     subprocess.run([*command, *flags("killed", **steps)], check=True, timeout=300)
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
-    assert_same_weights(tmp_path / "whole" / "checkpoint-40", tmp_path / "killed" / "checkpoint-40")
+    assert_same_weights(tmp_path / "whole" / "checkpoint-24", tmp_path / "killed" / "checkpoint-24")
