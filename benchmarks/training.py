@@ -10,7 +10,7 @@ own for each contestant. Both sides run in one process under the same settings o
 
 import argparse
 import random
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -170,7 +170,8 @@ def own_peak_memory(name: str, batches: list[Batch], shape: str) -> float:
     step = stepper(CONTESTANTS[name], shape)
     for batch in batches:
         step(batch)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # getrusage would tell of the parent's as well
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def main() -> None:
@@ -193,17 +194,19 @@ def main() -> None:
     batches = {False: batches_of(pairs, None), True: batches_of(pairs, options.batch_tokens)}
     rates = race(options.contestants, batches, options)
     print(f"shape {options.shape}, {options.batch_tokens} tokens a batch, {torch.get_num_threads()} threads")
-    memory = {}
     for name, values in rates.items():
-        memory[name] = peak_memory(name, batches[CONTESTANTS[name].like_lengths][:5], options.shape)
-        print(f"{name:44} {statistics.median(values):8.0f} tokens/s ({min(values):.0f} to {max(values):.0f})", end="")
-        print(f", peak {memory[name]:6.0f} MiB", flush=True)
-    for one, other in COMPARISONS:
-        if one in rates and other in rates:
-            ratios = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
-            use = memory[one] / memory[other]
-            print(f"{one} / {other}: speed {statistics.median(ratios):.2f}", end="")
-            print(f" ({min(ratios):.2f} to {max(ratios):.2f}), peak memory {use:.2f}")
+        low, high = min(values), max(values)
+        print(f"{name:44} {statistics.median(values):8.0f} tokens/s ({low:.0f} to {high:.0f})", flush=True)
+    compared = [pair for pair in COMPARISONS if set(pair) <= set(rates)]
+    for one, other in compared:
+        ratios = [a / b for a, b in zip(rates[one], rates[other], strict=True)]
+        spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"{one} / {other}: speed {statistics.median(ratios):.2f} {spread}", flush=True)
+    for one, other in compared:
+        mine, theirs = (
+            peak_memory(name, batches[CONTESTANTS[name].like_lengths][:5], options.shape) for name in (one, other)
+        )
+        print(f"{one} / {other}: peak memory {mine / theirs:.2f} ({mine:.0f} and {theirs:.0f} MiB)", flush=True)
 
 
 if __name__ == "__main__":
