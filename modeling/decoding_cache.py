@@ -82,14 +82,13 @@ class DecodingCache:
         order = order.repeat_interleave(self.heads, dim=0)  # (sentences * heads, kept)
         entries = (self._rows_of_heads(rows).unsqueeze(1) * self.visible.shape[2] + order).flatten()
         for layer, pair in enumerate(self.own):
-            self.own[layer] = tuple(self._moved(pool, entries, kept) for pool in pair)
+            self.own[layer] = tuple(self._moved(pool, entries, len(order), kept) for pool in pair)
         self.visible, self.used = visible, kept
 
-    def _moved(self, pool: torch.Tensor, entries: torch.Tensor, kept: int) -> torch.Tensor:
-        """The entries of a pool at the beginning of a new one, with headroom behind them."""
-        rows = len(entries) // kept if kept else len(pool)
+    def _moved(self, pool: torch.Tensor, entries: torch.Tensor, rows: int, kept: int) -> torch.Tensor:
+        """The entries of a pool at the beginning of a new one (rows, kept + headroom, d)."""
         moved = pool.new_empty(rows, kept + self.headroom, pool.shape[2])
-        moved[:, :kept] = pool.flatten(0, 1).index_select(0, entries).view(rows, kept, -1)
+        moved[:, :kept] = pool.flatten(0, 1).index_select(0, entries).view(rows, kept, pool.shape[2])
         return moved
 
     def replace(

@@ -1,6 +1,7 @@
 """`translate`: a line out for each line in, in order, whatever the lines are."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 import transformer2017
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformer2017 import cli
+from transformer2017.modeling.translation import Translator, windows
 from transformers import PreTrainedTokenizerFast
 
 WORDS = [f"w{i}" for i in range(93)]
@@ -100,3 +102,136 @@ def test_the_command_itself_translates(folder):
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
+
+
+def columns(capsys, monkeypatch, words, stdin="w1 w2 w3\n\nw5 w6\n"):
+    code, out, err = translate(capsys, monkeypatch, words, stdin)
+    assert code == 0, err
+    return [line.split("\t") for line in out.splitlines()]
+
+
+def test_confidence_is_the_mean_log_probability_of_the_translation(folder, capsys, monkeypatch):
+    """Oracle: the loss that the model itself gives for that pair."""
+    text, confidence = columns(capsys, monkeypatch, [folder, "--num_beams", 2, "--confidence"])[0]
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    source, target = (tokenizer(line, return_tensors="pt")["input_ids"] for line in ("w1 w2 w3", text))
+    assert float(confidence) == pytest.approx(-model(input_ids=source, labels=target).loss.item(), abs=1e-3)
+
+
+def test_word_confidence_and_alignment_have_an_entry_for_each_word(folder, capsys, monkeypatch):
+    rows = columns(capsys, monkeypatch, [folder, "--word_confidence", "--alignments"])
+    for (text, words, pharaoh), source_length in zip(rows, (3, 0, 2), strict=True):
+        assert len(words.split()) == len(text.split())
+        pairs = [tuple(map(int, pair.split("-"))) for pair in pharaoh.split()]
+        assert sorted(target for _, target in pairs) == list(range(len(text.split())))
+        assert all(source < source_length for source, _ in pairs)
+
+
+def test_given_translations_are_judged_and_not_changed(folder, tmp_path, capsys, monkeypatch):
+    given = ["w7 w8", "w9", "w1 w1 w1"]
+    (tmp_path / "given.txt").write_text("\n".join(given) + "\n", encoding="utf-8")
+    rows = columns(capsys, monkeypatch, [folder, "--score", tmp_path / "given.txt"])
+    assert [text for text, _ in rows] == given
+    assert all(float(score) < 0 for _, score in rows)
+    translated = columns(capsys, monkeypatch, [folder, "--confidence", "--num_beams", 8])
+    assert float(translated[0][1]) > float(rows[0][1])  # the search finds better than words at random
+
+
+def test_too_few_given_translations_are_named(folder, tmp_path, capsys, monkeypatch):
+    (tmp_path / "given.txt").write_text("w7\n", encoding="utf-8")
+    code, _, err = translate(capsys, monkeypatch, [folder, "--score", tmp_path / "given.txt"], "w1\nw2\n")
+    assert code == 2
+    assert "given.txt" in err
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_translations_begin_as_told_and_go_on_as_generate_goes_on(folder, tmp_path, capsys, monkeypatch, beams):
+    (tmp_path / "prefix.txt").write_text("w9 w10\n\nw11\n", encoding="utf-8")
+    words = [folder, "--prefix", tmp_path / "prefix.txt", "--num_beams", beams]
+    found = [row[0] for row in columns(capsys, monkeypatch, words)]
+    assert found[0].startswith("w9 w10")
+    assert found[2].startswith("w11")
+    assert found == [row[0] for row in columns(capsys, monkeypatch, [*words, "--decoding", "transformers"])]
+
+
+def test_n_best_lists_are_in_moses_form_and_sorted(folder, capsys, monkeypatch):
+    code, out, _ = translate(capsys, monkeypatch, [folder, "--num_beams", 4, "--n_best", 3], "w1 w2\nw5\n")
+    rows = [line.split(" ||| ") for line in out.splitlines()]
+    assert code == 0
+    assert [row[0] for row in rows] == ["0"] * 3 + ["1"] * 3
+    for start in (0, 3):
+        scores = [float(row[2]) for row in rows[start : start + 3]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_json_says_all_that_was_asked_for(folder, capsys, monkeypatch):
+    words = [folder, "--num_beams", 2, "--n_best", 2, "--json"]
+    _, out, _ = translate(capsys, monkeypatch, words, "w1 w2\n\n")
+    first, empty = (json.loads(line) for line in out.splitlines())
+    assert first["text"] == first["hypotheses"][0]["text"]
+    assert len(first["hypotheses"]) == 2
+    assert empty == {"text": "", "hypotheses": []}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("beams", [1, 4])
+def test_refilled_slots_and_workers_give_what_generate_gives_line_by_line(folder, workers, beams):
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
+    model.generation_config.eos_token_id = [2, *range(20, 60)]  # so that outputs end at many lengths
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    lines = [" ".join(f"w{(7 * i + 3 * j) % 93}" for j in range(1 + i % 9)) for i in range(40)]
+    translator = Translator(model, tokenizer, num_beams=beams, rows=3 * beams, window=25, workers=workers)
+    found = [translation.text for translation in translator.translate(lines)]
+    assert translator.decoded_by == "fast"
+    for line, text in zip(lines, found, strict=True):
+        ids = tokenizer(line, return_tensors="pt")["input_ids"]
+        expected = model.generate(input_ids=ids, num_beams=beams, fast=False)
+        assert text == tokenizer.decode(expected[0], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_low_precision_stays_near_float32(folder, capsys, monkeypatch, precision):
+    """The log probability of what it finds, in the float32 model's own opinion, is nearly as high."""
+    lines = "\n".join(" ".join(f"w{(5 * i + j) % 93}" for j in range(1 + i % 6)) for i in range(12)) + "\n"
+    scores = []
+    for chosen in ("float32", precision):
+        words = [folder, "--num_beams", 4, "--precision", chosen, "--decoding", "fast", "--json"]
+        _, out, _ = translate(capsys, monkeypatch, words, lines)
+        scores.append([json.loads(line)["score"] for line in out.splitlines()])
+    differences = [abs(a - b) for a, b in zip(*scores, strict=True)]
+    assert sum(differences) / len(differences) < 0.1
+
+
+def test_a_line_longer_than_the_model_knows_is_translated_and_reported(folder, tmp_path, capsys, monkeypatch):
+    target = tmp_path / "model"
+    shutil.copytree(folder, target)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(target)
+    tokenizer.model_max_length = 5
+    tokenizer.save_pretrained(target)
+    code, out, err = translate(capsys, monkeypatch, [target], "w1\nw1 w2 w3 w4 w5 w6 w7\n")
+    assert code == 0
+    assert all(out.splitlines())
+    assert "line 2 is longer" in err
+    assert "line 1 " not in err
+
+
+def test_windows_close_early_on_long_lines_so_that_memory_is_bounded():
+    lines = ["x" * 400_000] * 5 + ["y"] * 5
+    assert [len(window) for window in windows(lines, 4)] == [3, 4, 3]
+
+
+def test_reports_say_which_decoding_ran(folder, capsys, monkeypatch):
+    assert "decoded by fast" in translate(capsys, monkeypatch, [folder, "--report"], "w1\n")[2]
+    forced = [folder, "--report", "--decoding", "transformers"]
+    assert "decoded by transformers: fast=False" in translate(capsys, monkeypatch, forced, "w1\n")[2]
+
+
+@pytest.mark.parametrize(
+    "words", [["--num_beams", 0], ["--n_best", 3, "--num_beams", 2], ["--n_best", 2, "--confidence"]], ids=str
+)
+def test_flags_that_make_no_sense_are_refused(folder, capsys, monkeypatch, words):
+    code, out, err = translate(capsys, monkeypatch, [folder, *words], "w1\n")
+    assert code == 2
+    assert out == ""
+    assert str(words[0]).lstrip("-") in err
