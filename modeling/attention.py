@@ -34,6 +34,11 @@ def scaled_dot_product_attention(
     return attended.transpose(1, 2).contiguous(), weights
 
 
+def is_plain(linear: nn.Module) -> bool:
+    """Whether it is its weights and no more, and they are here: not an adapter's, not quantised, not sharded."""
+    return type(linear) is nn.Linear and linear.weight.numel() > 0
+
+
 def in_float32(attend: Callable) -> Callable:
     """Makes an attention implementation compute in float32 what comes in less, as training on a CPU does.
 
@@ -85,12 +90,12 @@ class MultiHeadAttention(nn.Module):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the shape of `x`, and the attention weights where the implementation gives them."""
-        query = self._split_heads(self.w_q(x), packing)  # (batch, heads, target_len, d_k)
         if memory is None:
-            key, value = self._keys_and_values(x, packing)
+            query, key, value = self._project(x, packing, self.w_q, self.w_k, self.w_v)
             if cache is not None:
                 key, value = cache.self_attention_cache.update(key, value, self.layer_idx)
         else:
+            (query,) = self._project(x, packing, self.w_q)  # (batch, heads, target_len, d_k)
             key, value = self._recall(memory, memory_packing, cache)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, scaled_dot_product_attention)
         attend = in_float32(attend) if self.training and query.device.type == "cpu" else attend
@@ -99,23 +104,27 @@ class MultiHeadAttention(nn.Module):
         heads = heads.flatten(-2)  # (batch, target_len, heads * d_v)
         return self.w_o(heads if packing is None else packing.pack(heads)), weights
 
-    def _split_heads(self, projected: Tensor, packing: Packing | None) -> Tensor:
-        """(batch, length, heads * d), or (rows, heads * d) if packed, to (batch, heads, length, d)."""
-        projected = projected if packing is None else packing.unpack(projected)
-        return projected.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
-
-    def _keys_and_values(self, memory: Tensor, packing: Packing | None) -> tuple[Tensor, Tensor]:
-        """(batch, heads, source_len, d_k) and (..., d_v)."""
-        return self._split_heads(self.w_k(memory), packing), self._split_heads(self.w_v(memory), packing)
+    def _project(self, x: Tensor, packing: Packing | None, *maps: nn.Linear) -> list[Tensor]:
+        """(batch, length, d_model), or packed, to (batch, heads, length, d) by each map: training in one."""
+        if self.training and all(is_plain(each) for each in maps):
+            weights = (torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps]))
+            together = nn.functional.linear(x, *weights)
+            together = together if packing is None else packing.unpack(together)
+            projected = together.split([each.out_features for each in maps], dim=-1)
+        else:
+            projected = [each(x) if packing is None else packing.unpack(each(x)) for each in maps]
+        return [each.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2) for each in projected]
 
     def _recall(
         self, memory: Tensor, packing: Packing | None, cache: EncoderDecoderCache | None
     ) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory, which only the first step of decoding projects."""
         if cache is None:
-            return self._keys_and_values(memory, packing)
+            return self._project(memory, packing, self.w_k, self.w_v)
         if not cache.is_updated.get(self.layer_idx):
             cache.is_updated[self.layer_idx] = True
-            return cache.cross_attention_cache.update(*self._keys_and_values(memory, packing), self.layer_idx)
+            return cache.cross_attention_cache.update(
+                *self._project(memory, packing, self.w_k, self.w_v), self.layer_idx
+            )
         layer = cache.cross_attention_cache.layers[self.layer_idx]
         return layer.keys, layer.values

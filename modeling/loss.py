@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 IGNORED_LABEL = -100
-CHUNK = 2**23  # logits that exist at a time where they are not kept: 32 MiB in float32
+CHUNK = 2**22  # logits that exist at a time where they are not kept: 16 MiB in float32
 
 
 def label_smoothed_cross_entropy(

@@ -17,7 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention import MultiHeadAttention
+from .attention import MultiHeadAttention, is_plain
 from .configuration_transformer2017 import Transformer2017Config
 from .decoder import DecoderLayer
 from .decoding import FastGenerationMixin
@@ -63,7 +63,8 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
         asked_for = kwargs.get("output_hidden_states", self.config.output_hidden_states)
         if not self.training or asked_for or cache is not None or torch.compiler.is_compiling():
             return None
-        return None if mask is None or mask.dim() != 2 else Packing(mask)
+        packing = None if mask is None or mask.dim() != 2 else Packing(mask)
+        return packing if packing is not None and packing.pays else None
 
 
 class Transformer2017Encoder(Transformer2017PreTrainedModel):
@@ -137,12 +138,14 @@ class Transformer2017Decoder(Transformer2017PreTrainedModel):
         own_cache = None if past_key_values is None else past_key_values.self_attention_cache
         past_length = 0 if own_cache is None else own_cache.get_seq_length()
         x = self.embeddings(input_ids, inputs_embeds, attention_mask, past_length)  # (batch, target_len, d_model)
+        packing = self._packing(attention_mask, past_key_values, **kwargs)
+        if packing is not None and packing.ends_with_padding:
+            attention_mask = None  # no token sees what comes after it
         sizes = {"config": self.config, "inputs_embeds": x}
         mask = create_causal_mask(**sizes, attention_mask=attention_mask, past_key_values=own_cache)
         memory_mask = create_bidirectional_mask(
             **sizes, attention_mask=encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
-        packing = self._packing(attention_mask, past_key_values, **kwargs)
         memory_packing = self._packing(encoder_attention_mask, past_key_values, **kwargs)
         x = x if packing is None else packing.pack(x)
         memory = encoder_hidden_states if memory_packing is None else memory_packing.pack(encoder_hidden_states)
@@ -248,7 +251,7 @@ class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, Fa
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
-        """Computes the logits of each next token, and where `labels` are given, the loss; in training mode then only it.
+        """Computes the logits of each next token and, where `labels` are given, the loss: in training mode, only that.
 
         Args, beside those of `Transformer2017Model.forward`:
             labels: Target (batch, target_len), -100 for padding. Shifted right, they are the decoder's input unless
@@ -267,8 +270,7 @@ class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, Fa
         outputs = self.model(*ids_and_masks, encoder_outputs, past_key_values, *embeds, use_cache, **kwargs)
         states = outputs.last_hidden_state  # (batch, target_len, d_model)
         logits = loss = None
-        # A projection that is more than a linear map (an adapter's, a quantised one) computes its own logits.
-        if self.training and labels is not None and type(self.lm_head) is nn.Linear:
+        if self.training and labels is not None and is_plain(self.lm_head):
             rate = self.config.label_smoothing
             loss = projected_cross_entropy(states, self.lm_head, labels, rate, num_items_in_batch)
         else:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WORTHWHILE = 0.1  # share of padding from which leaving it out gains more than the moves to and fro cost
 MULTIPLE = 64  # rows are rounded up to this: kernels are chosen, and on a CPU made, for each new shape
 
 
@@ -17,8 +18,10 @@ class Packing:
 
     def __init__(self, mask: Tensor) -> None:
         self.shape = mask.shape
+        self.ends_with_padding = bool((mask[:, 1:] <= mask[:, :-1]).all())  # and has none elsewhere
         places = mask.flatten().nonzero().squeeze(-1)  # of each token in the padded batch (tokens,)
         self.tokens = len(places)
+        self.pays = self.tokens <= (1 - WORTHWHILE) * mask.numel()
         rows = (self.tokens // MULTIPLE + 1) * MULTIPLE  # the last one or more belong to no token
         self.places = torch.nn.functional.pad(places, (0, rows - self.tokens))  # (rows,)
         self.rows = places.new_full((mask.numel(),), rows - 1)  # of each place in the matrix (batch * length,)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformer2017.configuration import RunError, Transformer2017Config
+from transformer2017.configuration import RunError, Transformer2017Config, UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from . import averaging, card, checkpoints, data, hub, saving, stopping, tokenization
 from .arguments import Flags, RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
+from .memory import keep_freed_memory
 from .progress import draw_curves
 from .run_folder import RunFolder
 from .trainer import Transformer2017Trainer
@@ -24,6 +25,7 @@ def train(argv: list[str]) -> Path:
     Returns:
         The model's folder, which is the run's.
     """
+    keep_freed_memory()
     disable_progress_bar()  # those of transformers, one for each file it writes
     flags = Flags(argv)
     folder = RunFolder(flags.output_dir())
@@ -96,17 +98,18 @@ def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) ->
 def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Transformer2017ForConditionalGeneration:
     """A new model of the sizes asked for, with the paper's way of decoding."""
     start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    config = Transformer2017Config.from_preset(
-        arguments.model.preset,
-        **{
-            **arguments.model.overrides(),
-            "vocab_size": len(tokenizer),
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "decoder_start_token_id": start,
-        },
-    )
+    fields = {
+        **arguments.model.overrides(),
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": start,
+    }
+    try:
+        config = Transformer2017Config.from_preset(arguments.model.preset, **fields)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     model = Transformer2017ForConditionalGeneration(config)
     model.generation_config = saving.paper_generation_config(config)
     return model

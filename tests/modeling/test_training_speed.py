@@ -1,0 +1,175 @@
+"""What makes training quick changes nothing else: the loss, dropout and batches without padding."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformer2017.modeling import attention as attention_module
+from transformer2017.modeling import loss as losses
+from transformer2017.modeling.attention import in_float32, scaled_dot_product_attention
+from transformer2017.modeling.dropout import Dropout
+from transformer2017.modeling.packing import MULTIPLE, Packing
+
+
+@pytest.fixture
+def projection(monkeypatch) -> nn.Linear:
+    """A vocabulary of 11, with a bias, and chunks of 4 tokens."""
+    monkeypatch.setattr(losses, "CHUNK", 44)
+    return nn.Linear(6, 11).double()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("tokens", [None, 50])
+def test_loss_and_gradients_are_those_of_torchs_cross_entropy(projection, smoothing, tokens):
+    states = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(11, (3, 5))
+    labels[1, 2:] = -100
+    loss = losses.projected_cross_entropy(states, projection, labels, smoothing, tokens)
+    logits = projection(states).flatten(0, 1)
+    plain = F.cross_entropy(logits, labels.flatten(), label_smoothing=smoothing, reduction="sum") / (tokens or 12)
+    torch.testing.assert_close(loss, plain)
+    inputs = (states, *projection.parameters())
+    for mine, theirs in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(plain, inputs), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_loss_passes_torchs_check_of_gradients(projection):
+    labels = torch.tensor([[3, 0, 10, 7, 1], [5, 5, -100, -100, -100]])
+    states = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda x: losses.projected_cross_entropy(x, projection, labels, 0.1), states)
+
+
+def test_loss_under_autocast_is_near_that_in_float32(projection):
+    projection.float()
+    states, labels = torch.randn(2, 9, 6, requires_grad=True), torch.randint(11, (2, 9))
+    exact = losses.projected_cross_entropy(states, projection, labels, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = losses.projected_cross_entropy(states, projection, labels, 0.1)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.0)
+    gradients = (torch.autograd.grad(loss, states)[0] for loss in (rounded, exact))
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.01)
+
+
+def test_loss_of_a_batch_without_tokens_has_no_gradient(projection):
+    states = torch.randn(1, 3, 6, dtype=torch.float64, requires_grad=True)
+    losses.projected_cross_entropy(states, projection, torch.full((1, 3), -100), 0.1, 7).backward()
+    assert not states.grad.any()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate, dtype):
+    x = torch.ones(1001, 999, dtype=dtype, requires_grad=True)
+    y = Dropout(rate)(x)
+    assert (y == 0).double().mean().item() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / x.numel()) ** 0.5)
+    assert y.max().item() == pytest.approx(1 / (1 - rate), rel=1e-4 if dtype == torch.float32 else 4e-3)
+    assert y.double().mean().item() == pytest.approx(1.0, abs=5e-3)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+
+
+def test_dropout_of_neighbours_is_independent():
+    dropped = Dropout(0.5)(torch.ones(2**20)) == 0
+    for distance in (1, 2, 4, 8, 64):
+        both = (dropped[distance:] & dropped[:-distance]).double().mean().item()
+        assert both == pytest.approx(0.25, abs=3e-3)
+
+
+def test_dropout_repeats_under_a_seed_and_rests_in_evaluation():
+    x, layer = torch.randn(7, 5), Dropout(0.4)
+    torch.manual_seed(1)
+    first, second = layer(x), layer(x)
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), first)
+    assert not torch.equal(first, second)
+    assert layer.eval()(x) is x
+
+
+@pytest.mark.parametrize("lengths", [[3, 5, 1], [5, 5, 5], [64], [1]])
+def test_packing_and_unpacking_keep_every_token(lengths):
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    packing, x = Packing(mask), torch.randn(*mask.shape, 4, dtype=torch.float64)
+    packed = packing.pack(x)
+    assert packed.shape[0] % MULTIPLE == 0
+    assert torch.equal(packed[: sum(lengths)], x[mask.bool()])
+    assert torch.equal(packing.unpack(packed)[mask.bool()], x[mask.bool()])
+
+
+@pytest.mark.parametrize("left_out", [3, 1], ids=["packed", "padded"])
+def test_padding_is_left_out_where_there_is_much(left_out):
+    mask = torch.ones(2, 10)
+    mask[0, 10 - left_out :] = 0
+    assert Packing(mask).pays == (left_out == 3)
+
+
+def test_packed_training_gives_the_gradients_of_padded_training(model, monkeypatch):
+    """Padding on either side of the source and inside it, attended to as the mask says."""
+    model.double().train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    source, labels = torch.randint(3, 97, (3, 7)), torch.randint(3, 97, (3, 6))
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1, 0]])
+    labels[1, 3:] = -100
+    losses_and_gradients = []
+    for pack in (True, False):
+        if not pack:
+            monkeypatch.setattr(type(model), "_packing", lambda *args, **kwargs: None)
+            monkeypatch.setattr(type(model.model.encoder), "_packing", lambda *args, **kwargs: None)
+            monkeypatch.setattr(type(model.model.decoder), "_packing", lambda *args, **kwargs: None)
+        model.zero_grad()
+        loss = model(input_ids=source, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        losses_and_gradients.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    for packed, padded in zip(*losses_and_gradients, strict=True):
+        torch.testing.assert_close(packed, padded, rtol=1e-10, atol=1e-12)
+
+
+def test_hidden_states_are_padded_where_they_are_asked_for(model):
+    source = torch.tensor([[5, 6, 7, 2], [5, 2, 0, 0]])
+    outputs = model.train()(input_ids=source, labels=source, output_hidden_states=True)
+    assert [h.shape for h in outputs.encoder_hidden_states] == [(2, 4, 32)] * 4
+
+
+def test_three_projections_in_one_product_are_those_of_the_maps(model, monkeypatch):
+    """Queries, keys and values in training, with the gradients of each map's weights."""
+    attention, x = model.model.encoder.layers[0].self_attention.double().train(), torch.randn(2, 5, 32).double()
+    results = []
+    for plain in (True, False):
+        monkeypatch.setattr(attention_module, "is_plain", lambda linear, plain=plain: plain)
+        attention.zero_grad()
+        y, _ = attention(x)
+        y.square().sum().backward()
+        results.append([y, *(p.grad.clone() for p in attention.parameters())])
+    for together, apart in zip(*results, strict=True):
+        torch.testing.assert_close(together, apart)
+
+
+def test_an_adapter_in_place_of_a_map_is_used(model):
+    """A class of its own, as peft makes, is called, wherever it stands."""
+
+    class Adapted(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + 1.0
+
+    batch = {"input_ids": torch.tensor([[5, 6, 2]]), "labels": torch.tensor([[7, 8, 2]])}
+    model.train().config.dropout = 0.0
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    before = model(**batch).loss
+    for parent, name in ((model.model.encoder.layers[0].self_attention, "w_v"), (model, "lm_head")):
+        getattr(parent, name).__class__ = Adapted
+        after = model(**batch).loss
+        assert torch.isclose(after, before, atol=1e-6) == (name == "lm_head")  # all logits one higher: the same loss
+        before = after
+    assert model(**batch).logits is not None
+
+
+def test_attention_in_bfloat16_on_a_cpu_is_computed_in_float32():
+    module, tensors = nn.Identity(), [torch.randn(2, 3, 5, 4, dtype=torch.bfloat16) for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16):
+        heads, weights = in_float32(scaled_dot_product_attention)(module, *tensors, None, scaling=0.5)
+    exact, _ = scaled_dot_product_attention(module, *(tensor.float() for tensor in tensors), None, scaling=0.5)
+    assert weights.dtype == torch.float32
+    assert torch.equal(heads, exact.bfloat16())
