@@ -69,7 +69,7 @@ STOPS = (
         "쿼리",
         "§3.2",
         "Each position asks a question: its vector times W_Q. The result is split among the heads; head 1 is shown.",
-        (("attention", "MultiHeadAttention.forward", "self.w_q("),),
+        (("attention", "MultiHeadAttention.forward", "self.w_q, "),),
     ),
     StopText(
         "keys",
@@ -77,7 +77,7 @@ STOPS = (
         "키",
         "§3.2",
         "Each position also says what it has to offer: its vector times W_K. A query is compared with every key.",
-        (("attention", "MultiHeadAttention", "self.w_k("),),
+        (("attention", "MultiHeadAttention.forward", "self.w_k, "),),
     ),
     StopText(
         "values",
@@ -85,7 +85,7 @@ STOPS = (
         "값(밸류)",
         "§3.2",
         "And each position holds what it hands over to whoever attends to it: its vector times W_V.",
-        (("attention", "MultiHeadAttention", "self.w_v("),),
+        (("attention", "MultiHeadAttention.forward", "self.w_v)"),),
     ),
     StopText(
         "scores",
