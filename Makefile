@@ -2,35 +2,34 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
-INSTALLED := .venv/installed
 
-.PHONY: demo test test-slow lint format setup clean
+.PHONY: demo test test-slow lint format clean
 
-setup: $(INSTALLED)
-
-# Where the system's Python lacks ensurepip (Debian without python3-venv), its own pip fills the environment instead.
-$(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "transformer2017 needs Python 3.10 or newer: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv || $(PYTHON) -m venv --clear --without-pip .venv
-	$(RUN) -m pip --version >/dev/null 2>&1 \
-		&& $(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[demo,test]' \
-		|| $(PYTHON) -m pip --python $(RUN) install --quiet --constraint constraints.txt --editable '.[demo,test]'
-	touch $@
-
-demo: $(INSTALLED)
+demo: .venv/ready-demo
 	.venv/bin/transformer2017 demo
 
-test: $(INSTALLED)
+test: .venv/ready-test
 	$(RUN) -m pytest -q -m "not slow"
 
-test-slow: $(INSTALLED)
+test-slow: .venv/ready-test
 	$(RUN) -m pytest -q -m slow
 
-lint: $(INSTALLED)
+# Installs the package with one of its extras (demo, test) under the exact versions that the tests ran with.
+# Where the system's Python lacks ensurepip (Debian without python3-venv), its own pip fills the environment instead.
+.venv/ready-%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "transformer2017 needs Python 3.10 or newer, as in: make PYTHON=python3.12"; exit 1; }
+	@test -x $(RUN) || $(PYTHON) -m venv .venv || $(PYTHON) -m venv --clear --without-pip .venv
+	@echo "Installing into .venv; this takes some minutes the first time."
+	@if $(RUN) -m pip --version >/dev/null 2>&1; then pip="$(RUN) -m pip"; else pip="$(PYTHON) -m pip --python $(RUN)"; fi; \
+		$$pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+lint: .venv/ready-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: $(INSTALLED)
+format: .venv/ready-test
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 

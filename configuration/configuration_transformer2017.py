@@ -146,8 +146,8 @@ class Transformer2017Config(PreTrainedConfig):
             )
         if self.pad_token_id is None or self.decoder_start_token_id is None:
             raise ValueError(
-                "pad_token_id and decoder_start_token_id are needed: the one tells padding from tokens, the other begins "
-                "every output."
+                "pad_token_id and decoder_start_token_id are needed: the one tells padding from tokens, the other "
+                "begins every output."
             )
         if not self.tie_word_embeddings:
             raise ValueError(

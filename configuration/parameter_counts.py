@@ -30,7 +30,7 @@ def count_parameters(config: Transformer2017Config) -> int:
 
 
 def table(vocab_size: int = VOCAB_SIZE) -> str:
-    """Returns the rows of Table 3 in Markdown: the count, the paper's, and the vocabulary that would give the latter."""
+    """Returns the rows of Table 3 in Markdown: the count, the paper's, and the words that would give the latter."""
     lines = [
         "| row | parameters | paper | difference | words that the paper's figure needs |",
         "|---|--:|--:|--:|--:|",
