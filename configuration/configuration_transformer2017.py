@@ -126,7 +126,7 @@ class Transformer2017Config(PreTrainedConfig):
         """Raises a sentence for the user where a field is out of its range."""
         sizes = ("vocab_size", "d_model", "d_ff", "num_heads", "d_k", "d_v", "encoder_layers", "decoder_layers")
         for name in sizes:
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}.")
         for name in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
             if not 0.0 <= getattr(self, name) < 1.0:
@@ -143,6 +143,11 @@ class Transformer2017Config(PreTrainedConfig):
         if self.activation_function not in ACTIVATIONS:
             raise ValueError(
                 f"activation_function must be one of {', '.join(ACTIVATIONS)}, not {self.activation_function!r}."
+            )
+        if self.pad_token_id is None or self.decoder_start_token_id is None:
+            raise ValueError(
+                "pad_token_id and decoder_start_token_id are needed: the one tells padding from tokens, the other begins "
+                "every output."
             )
         if not self.tie_word_embeddings:
             raise ValueError(

@@ -5,9 +5,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformer2017.configuration import RunError, UsageError
-from transformer2017.modeling.translation import batches_of_like_length
+from transformer2017.modeling.translation import Translator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .beams import length_bound
@@ -19,7 +18,6 @@ MOST_LINES = 200
 MOST_CHARACTERS = 2000  # of a line
 MOST_WAITING = 64  # callers; those beyond are told to come back
 MOST_BEAMS = 12
-BATCH_TOKENS = 2048
 FONTS = ["system-ui", "Noto Sans", "Noto Sans KR", "sans-serif"]  # of the reader's computer: none is fetched
 
 
@@ -30,7 +28,7 @@ class Found:
     line: int  # counted from 1
     rank: int  # 1 for the best
     text: str
-    score: float  # what beam search ranks by; for greedy search the log-probability, in nats
+    score: float | None  # what beam search ranks by; greedy search ranks nothing
 
 
 class Workbench:
@@ -47,12 +45,17 @@ class Workbench:
             UsageError: If there are too many lines, or a line is too long.
         """
         lines = _lines(text)
-        ids = [self.tokenizer(line)["input_ids"] if line else [] for line in lines]
-        found: list[Found] = []
+        ranked: dict[str, Any] = {"num_return_sequences": min(best, num_beams), "length_penalty": length_penalty}
+        longest = max(len(self.tokenizer(line)["input_ids"]) for line in lines)
+        options = {**(ranked if num_beams > 1 else {}), **length_bound(self.model, longest)}
+        translator = Translator(self.model, self.tokenizer, num_beams=num_beams, do_sample=False, **options)
         with self.lock:
-            for batch in batches_of_like_length([len(line) for line in ids], BATCH_TOKENS // max(1, num_beams)):
-                found += self._translate_batch([ids[i] for i in batch], batch, num_beams, length_penalty, best)
-        return sorted(found, key=lambda translation: (translation.line, translation.rank))
+            translations = list(translator.translate(lines))
+        return [
+            Found(number, rank, words, score)
+            for number, translation in enumerate(translations, start=1)
+            for rank, (words, score) in enumerate(translation.hypotheses, start=1)
+        ]
 
     def look_inside(self, text: str, line: int, num_beams: int, length_penalty: float) -> str:
         """The page of `explain` for one line, as HTML.
@@ -72,35 +75,6 @@ class Workbench:
                 length_penalty=length_penalty if num_beams > 1 else None,
             )
         return page(explanation)
-
-    @torch.inference_mode()
-    def _translate_batch(
-        self, ids: list[list[int]], numbers: list[int], num_beams: int, length_penalty: float, best: int
-    ) -> list[Found]:
-        best = min(best, num_beams)
-        padded = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.model.device)
-        beams = {"num_return_sequences": best, "length_penalty": length_penalty} if num_beams > 1 else {}
-        outputs = self.model.generate(
-            input_ids=padded["input_ids"],
-            attention_mask=padded["attention_mask"],
-            num_beams=num_beams,
-            do_sample=False,
-            return_dict_in_generate=True,
-            output_scores=True,
-            **beams,
-            **length_bound(self.model, padded["input_ids"].shape[1]),
-        )
-        scores = outputs.sequences_scores if num_beams > 1 else self._greedy_scores(outputs)
-        texts = self.tokenizer.batch_decode(outputs.sequences, skip_special_tokens=True)
-        return [
-            Found(numbers[i // best] + 1, i % best + 1, text, float(score))
-            for i, (text, score) in enumerate(zip(texts, scores, strict=True))
-        ]
-
-    def _greedy_scores(self, outputs: Any) -> torch.Tensor:
-        steps = self.model.compute_transition_scores(outputs.sequences, outputs.scores, normalize_logits=True)
-        written = outputs.sequences[:, -steps.shape[1] :] != self.model.config.pad_token_id
-        return steps.masked_fill(~written, 0.0).sum(-1)
 
 
 def _lines(text: str) -> list[str]:
@@ -137,7 +111,7 @@ def build(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str)
         output = gradio.Textbox(label="Best translations", lines=4, max_lines=14, elem_id="output", buttons=["copy"])
         table = gradio.Dataframe(
             headers=["line", "rank", "translation", "score"],
-            datatype=["number", "number", "str", "number"],
+            datatype=["number", "number", "str", "str"],
             label="All translations, best first",
             interactive=False,
             wrap=True,
@@ -222,7 +196,9 @@ def _tables(
     found = bench.translate(text, _beams(num_beams), float(length_penalty), max(1, int(best)))
     winners = {translation.line: translation.text for translation in found if translation.rank == 1}
     best_lines = [winners.get(number, "") for number in range(1, len(text.splitlines()) + 1)]
-    return "\n".join(best_lines), [[f.line, f.rank, f.text, round(f.score, 4)] for f in found]
+    return "\n".join(best_lines), [
+        [f.line, f.rank, f.text, None if f.score is None else round(f.score, 4)] for f in found
+    ]
 
 
 def _frame(bench: Workbench, text: str, line: int, num_beams: int, length_penalty: float) -> str:

@@ -88,7 +88,7 @@ def search(
     """
     watcher = _Watcher(shown_logits=num_beams == 1)
     options = {} if length_penalty is None else {"length_penalty": length_penalty}
-    outputs = model.generate(
+    outputs = model.generate(  # type: ignore[operator]
         **inputs,
         num_beams=num_beams,
         num_return_sequences=num_beams,
@@ -164,7 +164,7 @@ def _hypothesis(
         ids, log_p = steps[position]
         row = next(i for i, prefix in enumerate(ids) if tuple(prefix[1:].tolist()) == tokens[:position])
         log_probabilities.append(float(log_p[row, token]))
-    text = tokenizer.decode(list(tokens), skip_special_tokens=True)
+    text = str(tokenizer.decode(list(tokens), skip_special_tokens=True))
     total = sum(log_probabilities)
     return Hypothesis(tokens, tuple(log_probabilities), total if score is None else score, text)
 

@@ -4,6 +4,7 @@ import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformer2017.configuration import RunError
 from transformers import PreTrainedModel
@@ -32,7 +33,7 @@ def find_line(model: PreTrainedModel, module: str, owner: str, snippet: str) -> 
     """
     package = type(model).__module__.rpartition(".")[0]
     source_module = sys.modules[f"{package}.{module}"]
-    found = source_module
+    found: Any = source_module
     for name in owner.split("."):
         found = getattr(found, name, None)
         if found is None:

@@ -135,7 +135,7 @@ def explain(
     was_training = model.training
     model.eval()
     try:
-        encoded = tokenizer(text, return_tensors="pt")
+        encoded = tokenizer(text, return_tensors="pt", return_attention_mask=True)
         inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
         found = search(model, tokenizer, inputs, num_beams=num_beams, length_penalty=length_penalty)
         target = found.hypotheses[0].tokens

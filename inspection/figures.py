@@ -4,7 +4,9 @@ Each function gives a matplotlib `Figure` that belongs to no window: show it in 
 PDF. Names of layers and heads count from 1, as in the paper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -202,22 +204,24 @@ def save_all(explanation: Explanation, folder: str | Path, form: str = "png", la
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder} could not be made: {error.strerror or error}") from error
-    figures = {}
+    return [save(draw(), folder / f"{name}.{form}") for name, draw in _all(explanation, layer)]
+
+
+def _all(explanation: Explanation, layer: int | None) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """The name of each figure of a layer, and what draws it."""
     for kind in KINDS:
-        deep = len(explanation.attention(kind))
-        own = deep if layer is None else layer
-        figures[f"{kind}-layer{own}-heads"] = head_grid(explanation, kind, own)
-        figures[f"{kind}-layer{own}-lines"] = attention_lines(explanation, kind, own)
+        own = len(explanation.attention(kind)) if layer is None else layer
+        yield f"{kind}-layer{own}-heads", partial(head_grid, explanation, kind, own)
+        yield f"{kind}-layer{own}-lines", partial(attention_lines, explanation, kind, own)
         for head in range(1, explanation.attention(kind).shape[1] + 1):
-            figures[f"{kind}-layer{own}-head{head}"] = heat_map(explanation, kind, own, head)
-            figures[f"{kind}-layer{own}-head{head}-lines"] = attention_lines(explanation, kind, own, [head])
-    figures["alignment"] = alignment(explanation)
+            yield f"{kind}-layer{own}-head{head}", partial(heat_map, explanation, kind, own, head)
+            yield f"{kind}-layer{own}-head{head}-lines", partial(attention_lines, explanation, kind, own, [head])
+    yield "alignment", partial(alignment, explanation)
     for step in range(1, len(explanation.target_output) + 1):
-        figures[f"next-word-step{step}"] = next_word(explanation, step)
-    return [save(figure, folder / f"{name}.{form}") for name, figure in figures.items()]
+        yield f"next-word-step{step}", partial(next_word, explanation, step)
 
 
-def _fonts(*names: Sequence[str]) -> object:
+def _fonts(*names: Sequence[str]) -> AbstractContextManager[None]:
     """Matplotlib's settings while a figure is made, with fonts that have all the letters of its words."""
     letters = "".join("".join(part) for part in names)
     return matplotlib.rc_context({"font.family": families_for(letters)})

@@ -332,7 +332,7 @@ function drawStep(index) {
 }
 
 function drawHypotheses() {
-  byId("why").textContent = data.why;
+  byId("why").textContent = data.why.replace(/-(?=\d)/g, "−");
   const table = byId("hypotheses"), head = make("tr");
   for (const name of ["", "translation", "log-probability", "tokens", "penalty", "score"]) head.append(make("th", name));
   put(table, head);

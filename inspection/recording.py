@@ -72,8 +72,8 @@ def _noting_attention(record: Recording, names: dict[nn.Module, str]) -> Any:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         own = sys.modules[type(module).__module__].scaled_dot_product_attention
         heads, weights = own(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
-        first = [None if x is None else _first(x) for x in (query, key, value, attention_mask, heads, weights)]
-        q, k, v, mask, h, w = first
+        q, k, v, h, w = (_first(x) for x in (query, key, value, heads, weights))
+        mask = None if attention_mask is None else _first(attention_mask)
         record.attention[names[module]] = AttentionValues(q, k, v, mask, scaling, h, w)
         return heads, weights
 

@@ -63,7 +63,7 @@ def words_of(labels: Sequence[str], special_tokens: Sequence[str]) -> list[tuple
 
 
 def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _label(token: str, before: str, text: str) -> str:

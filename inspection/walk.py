@@ -83,7 +83,7 @@ class _Exhibits:
     ) -> None:
         config = model.config
         self.record, self.sentence, self.logits, self.vocabulary = record, sentence, logits, vocabulary
-        self.matrix = model.get_input_embeddings().weight.detach().float().cpu()
+        self.matrix = model.get_input_embeddings().weight.detach().float().cpu()  # type: ignore[operator]
         self.source, self.target = tuple(sentence.source), tuple(sentence.target_input)
         self.encoder = f"model.encoder.layers.{min(layer, config.encoder_layers) - 1}"
         self.decoder = f"model.decoder.layers.{min(layer, config.decoder_layers) - 1}"
@@ -141,7 +141,7 @@ class _Exhibits:
         normed = self.record.outputs[f"{self.encoder}.self_attention_norm"]
         total = self.record.inputs[f"{self.encoder}.self_attention_norm"]
         spread = torch.stack([measure(x) for x in (total, normed) for measure in (_mean, _deviation)])
-        names = ("mean before", "deviation before", "mean after", "deviation after")
+        names = ("▁mean before", "▁deviation before", "▁mean after", "▁deviation after")
         return [
             self._dimensions("LayerNorm(x + attention)", normed, self.source, "(source_len, d_model)"),
             Exhibit("each position's mean and deviation", spread.T, self.source, names, "computed from the above"),

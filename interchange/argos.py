@@ -109,11 +109,12 @@ def sentencepiece_model(tokenizer: PreTrainedTokenizerBase) -> bytes:
         UsageError: If the tokenizer is of another kind, or sentencepiece or protobuf is missing.
     """
     try:
-        from sentencepiece import sentencepiece_model_pb2 as proto
+        from sentencepiece import sentencepiece_model_pb2
     except ImportError as error:
         raise UsageError(
             "an Argos package needs sentencepiece and protobuf: pip install 'transformer2017[interchange]'"
         ) from error
+    proto: Any = sentencepiece_model_pb2  # made by protobuf as it is imported, out of sight of type checkers
     description = _description(tokenizer)
     kind, scores = description["model"]["type"], _scores(description["model"])
     special = {token["content"] for token in description["added_tokens"] if token["special"]}
@@ -161,7 +162,7 @@ def _scores(model: dict[str, Any]) -> list[tuple[str, float]]:
     """Each piece with its SentencePiece score, in the order of the ids."""
     if model["type"] == "Unigram":
         return [(piece, score) for piece, score in model["vocab"]]
-    made = {}
+    made: dict[str, float] = {}
     for rank, merge in enumerate(model["merges"]):
         made.setdefault("".join(merge if isinstance(merge, list) else merge.split(" ")), -float(rank))
     lowest = -float(len(model["merges"]))

@@ -53,7 +53,8 @@ def marian_from(model: Transformer2017ForConditionalGeneration) -> MarianMTModel
         renamed["final_logits_bias"] = state["lm_head.bias"][None]  # (1, vocab_size)
     load_all_weights(marian, renamed, {"lm_head", "embed_tokens", "embed_positions", "final_logits_bias"})
     marian.generation_config = GenerationConfig.from_dict(model.generation_config.to_dict())
-    return marian.to(model.dtype)
+    marian.to(model.dtype)  # type: ignore[arg-type]  # its wrapper hides what torch takes
+    return marian
 
 
 def refuse_unusual_heads(config: Transformer2017Config, format_name: str) -> None:
@@ -145,7 +146,8 @@ def transformer2017_from(marian: MarianMTModel) -> Transformer2017ForConditional
             own[POSITIONS.format(half=half)] = table
     model = own_model(config, own)
     model.generation_config = GenerationConfig.from_dict(marian.generation_config.to_dict())
-    return model.to(marian.dtype)
+    model.to(marian.dtype)  # type: ignore[arg-type]
+    return model
 
 
 def _check_marian(theirs: MarianConfig) -> None:

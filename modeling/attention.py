@@ -1,6 +1,5 @@
 """Attention (§3.2)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_transformer2017 import Transformer2017Config
-from .packing import Packing
+from .training_speed import in_float32_on_cpu, project_together
 
 
 def scaled_dot_product_attention(
@@ -32,30 +31,6 @@ def scaled_dot_product_attention(
     weights = torch.softmax(scores, dim=-1)
     attended = nn.functional.dropout(weights, dropout, module.training) @ value  # (batch, heads, target_len, d_v)
     return attended.transpose(1, 2).contiguous(), weights
-
-
-def is_plain(linear: nn.Module) -> bool:
-    """Whether it is its weights and no more, and they are here: not an adapter's, not quantised, not sharded."""
-    return type(linear) is nn.Linear and linear.weight.numel() > 0
-
-
-def in_float32(attend: Callable) -> Callable:
-    """Makes an attention implementation compute in float32 what comes in less, as training on a CPU does.
-
-    torch's gradient of attention in bfloat16 takes some eight times as long there.
-    """
-
-    def attend_in_float32(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        if query.dtype not in (torch.bfloat16, torch.float16):
-            return attend(module, query, key, value, mask, **kwargs)
-        mask = mask.float() if mask is not None and mask.is_floating_point() else mask
-        with torch.autocast(query.device.type, enabled=False):
-            heads, weights = attend(module, query.float(), key.float(), value.float(), mask, **kwargs)
-        return heads.to(query.dtype), weights
-
-    return attend_in_float32
 
 
 class MultiHeadAttention(nn.Module):
@@ -85,46 +60,33 @@ class MultiHeadAttention(nn.Module):
         attention_mask: Tensor | None = None,  # in the form that the attention implementation takes
         memory: Tensor | None = None,  # keys and values (batch, source_len, d_model); those of `x` if None
         cache: EncoderDecoderCache | None = None,  # keys and values of earlier positions, and of the memory
-        packing: Packing | None = None,  # how `x` is packed: (rows, d_model)
-        memory_packing: Packing | None = None,  # how `memory` is
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns the shape of `x`, and the attention weights where the implementation gives them."""
+        """Returns (batch, target_len, d_model), and the attention weights where the implementation gives them."""
         if memory is None:
-            query, key, value = self._project(x, packing, self.w_q, self.w_k, self.w_v)
+            query, key, value = self._project(x, self.w_q, self.w_k, self.w_v)  # (batch, heads, target_len, d_k)
             if cache is not None:
                 key, value = cache.self_attention_cache.update(key, value, self.layer_idx)
         else:
-            (query,) = self._project(x, packing, self.w_q)  # (batch, heads, target_len, d_k)
-            key, value = self._recall(memory, memory_packing, cache)
+            (query,) = self._project(x, self.w_q)
+            key, value = self._recall(memory, cache)  # (batch, heads, source_len, d_k)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, scaled_dot_product_attention)
-        attend = in_float32(attend) if self.training and query.device.type == "cpu" else attend
+        attend = in_float32_on_cpu(attend) if self.training else attend
         rate = self.config.attention_dropout if self.training else 0.0
         heads, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=rate, **kwargs)
-        heads = heads.flatten(-2)  # (batch, target_len, heads * d_v)
-        return self.w_o(heads if packing is None else packing.pack(heads)), weights
+        return self.w_o(heads.flatten(-2)), weights  # heads: (batch, target_len, heads, d_v)
 
-    def _project(self, x: Tensor, packing: Packing | None, *maps: nn.Linear) -> list[Tensor]:
-        """(batch, length, d_model), or packed, to (batch, heads, length, d) by each map: training in one."""
-        if self.training and all(is_plain(each) for each in maps):
-            weights = (torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps]))
-            together = nn.functional.linear(x, *weights)
-            together = together if packing is None else packing.unpack(together)
-            projected = together.split([each.out_features for each in maps], dim=-1)
-        else:
-            projected = [each(x) if packing is None else packing.unpack(each(x)) for each in maps]
+    def _project(self, x: Tensor, *maps: nn.Linear) -> list[Tensor]:
+        """(batch, length, d_model) to (batch, heads, length, d) by each map."""
+        projected = project_together(x, maps) if self.training else [each(x) for each in maps]
         return [each.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2) for each in projected]
 
-    def _recall(
-        self, memory: Tensor, packing: Packing | None, cache: EncoderDecoderCache | None
-    ) -> tuple[Tensor, Tensor]:
+    def _recall(self, memory: Tensor, cache: EncoderDecoderCache | None) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory, which only the first step of decoding projects."""
         if cache is None:
-            return self._project(memory, packing, self.w_k, self.w_v)
+            return self._project(memory, self.w_k, self.w_v)
         if not cache.is_updated.get(self.layer_idx):
             cache.is_updated[self.layer_idx] = True
-            return cache.cross_attention_cache.update(
-                *self._project(memory, packing, self.w_k, self.w_v), self.layer_idx
-            )
+            return cache.cross_attention_cache.update(*self._project(memory, self.w_k, self.w_v), self.layer_idx)
         layer = cache.cross_attention_cache.layers[self.layer_idx]
         return layer.keys, layer.values

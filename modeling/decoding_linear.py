@@ -10,15 +10,17 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 
 
 class PlainLinear:
-    """x W^T + b with the weights as they are."""
+    """x W^T + b with the weights as they are, and the ReLU that may follow."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool = False) -> None:
         self.weight = weight
         self.bias = bias
+        self.relu = relu
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, in) to (rows, out)."""
-        return F.linear(x, self.weight, self.bias)
+        y = F.linear(x, self.weight, self.bias)
+        return F.relu_(y) if self.relu else y
 
 
 class PackedLinear:
@@ -27,35 +29,38 @@ class PackedLinear:
     At 4 rows against 8,000 words the packed product takes a fifth of the plain one's time (docs/decoding.md).
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool = False) -> None:
         self.dtype = weight.dtype
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         self.bias = bias
+        self.after = "relu" if relu else "none"
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, in) to (rows, out), in the type of x."""
-        y = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.packed, self.bias, "none", [], "")
+        y = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.packed, self.bias, self.after, [], "")
         return y.to(x.dtype)
 
 
 class Int8Linear:
     """The same on the CPU with 8-bit weights, a scale for each output, and inputs quantised as they come."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool = False) -> None:
         weight = weight.float()
         scales = weight.abs().amax(1).clamp(min=1e-8) / 127.0
         zero_points = torch.zeros(weight.shape[0], dtype=torch.long)
+        self.reduce_range = not torch.cpu._is_vnni_supported()  # else 16-bit sums would overflow
         with warnings.catch_warnings():  # torch 2.13 means to replace its quantised tensors, and has no successor yet
             warnings.simplefilter("ignore")
             quantised = torch.quantize_per_channel(weight, scales, zero_points, 0, torch.qint8)
         self.packed = torch.ops.quantized.linear_prepack(quantised, None if bias is None else bias.float())
+        self.multiply = torch.ops.quantized.linear_relu_dynamic if relu else torch.ops.quantized.linear_dynamic
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, in) to (rows, out), float32."""
-        return torch.ops.quantized.linear_dynamic(x, self.packed, False)
+        return self.multiply(x, self.packed, self.reduce_range)
 
 
-def linear_form(weight: torch.Tensor, *, int8: bool = False) -> Callable[[torch.Tensor, torch.Tensor | None], Linear]:
+def linear_form(weight: torch.Tensor, *, int8: bool = False) -> Callable[..., Linear]:
     """The form for weights of this type on their device.
 
     Raises:

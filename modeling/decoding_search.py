@@ -20,20 +20,21 @@ class Sources(NamedTuple):
 
     Attributes:
         names: What the caller knows each by.
-        keys_and_values: For each layer (sentences, source_len, width).
-        mask: Added to the scores of the source (sentences, 1, 1, source_len); None without padding.
+        keys_and_values: For each layer (sentences * heads, source_len, d_k), and (..., d_v).
+        mask: Added to the scores of the source (sentences, 1, source_len); None without padding.
         limits: Tokens that each output may have at most (sentences,).
     """
 
     names: list[int]
-    keys_and_values: list[torch.Tensor]
+    keys_and_values: list[tuple[torch.Tensor, torch.Tensor]]
     mask: torch.Tensor | None
     limits: torch.Tensor
 
     def rows(self, start: int, end: int) -> "Sources":
         """Some of the sentences."""
         mask = None if self.mask is None else self.mask[start:end]
-        kept = [layer[start:end] for layer in self.keys_and_values]
+        heads = len(self.keys_and_values[0][0]) // max(1, len(self.names))
+        kept = [(k[start * heads : end * heads], v[start * heads : end * heads]) for k, v in self.keys_and_values]
         return Sources(self.names[start:end], kept, mask, self.limits[start:end])
 
 
@@ -90,7 +91,7 @@ class Search:
         self.names: list[int | None] = list(sources.names)
         self.ranker = self.make_ranker(len(self.names), sources.limits.clone())
         beams = self.ranker.beams
-        self.cache = DecodingCache(sources.keys_and_values, sources.mask, beams, self.step.key_width)
+        self.cache = DecodingCache(sources.keys_and_values, sources.mask, beams, self.step.heads)
         prompt = self.prompt.expand(len(self.names), -1).repeat_interleave(beams, dim=0)
         for position, tokens in enumerate(prompt[:, :-1].unbind(1)):
             self.step(tokens, torch.full_like(tokens, position), position, self.cache)

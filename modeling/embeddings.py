@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_transformer2017 import Transformer2017Config
-from .dropout import Dropout
+from .training_speed import Dropout
 
 
 def sinusoidal_encoding(positions: Tensor, d_model: int) -> Tensor:

@@ -7,8 +7,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .attention import MultiHeadAttention
 from .configuration_transformer2017 import Transformer2017Config
-from .dropout import Dropout
 from .feed_forward import FeedForward
+from .training_speed import Dropout
 
 
 class EncoderLayer(GradientCheckpointingLayer):

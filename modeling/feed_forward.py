@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration_transformer2017 import Transformer2017Config
-from .dropout import Dropout
+from .training_speed import Dropout
 
 
 class FeedForward(nn.Module):

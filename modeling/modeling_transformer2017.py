@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
@@ -17,15 +16,15 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .attention import MultiHeadAttention, is_plain
+from .attention import MultiHeadAttention
 from .configuration_transformer2017 import Transformer2017Config
 from .decoder import DecoderLayer
 from .decoding import FastGenerationMixin
 from .embeddings import InputEmbedding
 from .encoder import EncoderLayer
-from .loss import IGNORED_LABEL, label_smoothed_cross_entropy, projected_cross_entropy
-from .packing import Packing
+from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
 from .saved_folder import SavedWithCode
+from .training_speed import is_plain, projected_cross_entropy
 
 
 class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
@@ -37,7 +36,7 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
     models/transformer.py, `get_variable_initializer` in utils/optimize.py, and layers/modalities.py.
     """
 
-    config_class = Transformer2017Config
+    config: Transformer2017Config
     base_model_prefix = "model"
     gradient_checkpointing = False
     supports_gradient_checkpointing = True
@@ -57,14 +56,6 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
             init.xavier_uniform_(module.weight)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.d_model**-0.5)
-
-    def _packing(self, mask: Tensor | None, cache: Cache | None = None, **kwargs: Any) -> Packing | None:
-        """How to leave padding out while training; None where outputs of the layers are asked for, or it cannot be."""
-        asked_for = kwargs.get("output_hidden_states", self.config.output_hidden_states)
-        if not self.training or asked_for or cache is not None or torch.compiler.is_compiling():
-            return None
-        packing = None if mask is None or mask.dim() != 2 else Packing(mask)
-        return packing if packing is not None and packing.pays else None
 
 
 class Transformer2017Encoder(Transformer2017PreTrainedModel):
@@ -90,11 +81,9 @@ class Transformer2017Encoder(Transformer2017PreTrainedModel):
         """Reads the source. The arguments are those of `Transformer2017Model.forward`."""
         x = self.embeddings(input_ids, inputs_embeds, attention_mask)  # (batch, source_len, d_model)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x, attention_mask=attention_mask)
-        packing = self._packing(attention_mask, **kwargs)
-        x = x if packing is None else packing.pack(x)
         for layer in self.layers:
-            x = layer(x, mask, packing=packing, **kwargs)
-        return BaseModelOutput(x if packing is None else packing.unpack(x))
+            x = layer(x, mask, **kwargs)
+        return BaseModelOutput(x)
 
 
 class Transformer2017Decoder(Transformer2017PreTrainedModel):
@@ -138,21 +127,13 @@ class Transformer2017Decoder(Transformer2017PreTrainedModel):
         own_cache = None if past_key_values is None else past_key_values.self_attention_cache
         past_length = 0 if own_cache is None else own_cache.get_seq_length()
         x = self.embeddings(input_ids, inputs_embeds, attention_mask, past_length)  # (batch, target_len, d_model)
-        packing = self._packing(attention_mask, past_key_values, **kwargs)
-        if packing is not None and packing.ends_with_padding:
-            attention_mask = None  # no token sees what comes after it
         sizes = {"config": self.config, "inputs_embeds": x}
         mask = create_causal_mask(**sizes, attention_mask=attention_mask, past_key_values=own_cache)
         memory_mask = create_bidirectional_mask(
             **sizes, attention_mask=encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
         )
-        memory_packing = self._packing(encoder_attention_mask, past_key_values, **kwargs)
-        x = x if packing is None else packing.pack(x)
-        memory = encoder_hidden_states if memory_packing is None else memory_packing.pack(encoder_hidden_states)
-        packings = {"packing": packing, "memory_packing": memory_packing}
         for layer in self.layers:
-            x = layer(x, memory, mask, memory_mask, past_key_values=past_key_values, **packings, **kwargs)
-        x = x if packing is None else packing.unpack(x)
+            x = layer(x, encoder_hidden_states, mask, memory_mask, past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPastAndCrossAttentions(x, past_key_values)
 
 
@@ -263,21 +244,18 @@ class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, Fa
             use_cache = False
             if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-                if decoder_attention_mask is None and self.training:
-                    decoder_attention_mask = (labels != IGNORED_LABEL).long()
         ids_and_masks = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask)
         embeds = (inputs_embeds, decoder_inputs_embeds)
         outputs = self.model(*ids_and_masks, encoder_outputs, past_key_values, *embeds, use_cache, **kwargs)
         states = outputs.last_hidden_state  # (batch, target_len, d_model)
-        logits = loss = None
-        if self.training and labels is not None and is_plain(self.lm_head):
-            rate = self.config.label_smoothing
-            loss = projected_cross_entropy(states, self.lm_head, labels, rate, num_items_in_batch)
+        logits = None
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        if labels is not None and self.training and is_plain(self.lm_head):
+            loss = projected_cross_entropy(states, self.lm_head, labels, smoothing, num_items_in_batch)
         else:
             logits = self.lm_head(states)  # (batch, target_len, vocab_size)
-            if labels is not None:
-                rate = self.config.label_smoothing if self.training else 0.0
-                loss = label_smoothed_cross_entropy(logits, labels, rate, num_items_in_batch)
+            goal = (labels, smoothing, num_items_in_batch)
+            loss = None if labels is None else label_smoothed_cross_entropy(logits, *goal)
         others = {name: output for name, output in outputs.items() if name != "last_hidden_state"}
         return Seq2SeqLMOutput(loss=loss, logits=logits, **others)
 

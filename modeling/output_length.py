@@ -4,10 +4,11 @@ from typing import Any
 
 from torch import Tensor
 from transformers import GenerationConfig
-from transformers.generation import GenerationMixin
+
+from .padding import PaddingAwareGenerationMixin
 
 
-class BoundedGenerationMixin(GenerationMixin):
+class BoundedGenerationMixin(PaddingAwareGenerationMixin):
     """`generate()`, bounded by the input's length plus `max_tokens_beyond_input` of the generation config."""
 
     def _prepare_generated_length(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import yaml
-from transformers import HfArgumentParser, Seq2SeqTrainingArguments
-
+from accelerate import PartialState
 from transformer2017.configuration import PRESETS, Transformer2017Config, UsageError
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 # Fields of the configuration that the tokenizer or the model sets, not the user.
 NOT_FLAGS = {
@@ -39,6 +39,27 @@ class DataArguments:
     )
     train_target: list[str] | None = field(
         default=None, metadata={"help": "Its translation, line by line; as many files as --train_source."}
+    )
+    train_file: list[str] | None = field(
+        default=None, metadata={"help": "Or files that hold both sides: .tsv, .csv, .jsonl, .parquet or .tmx."}
+    )
+    dataset: str | None = field(
+        default=None, metadata={"help": "Or a data set of the Hub, or a local folder of one; its splits are below."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Which configuration of the data set."})
+    train_split: str = field(default="train", metadata={"help": "Split of --dataset to learn from."})
+    validation_split: str | None = field(default=None, metadata={"help": "Split of --dataset to evaluate on."})
+    streaming: bool = field(
+        default=False, metadata={"help": "Read --dataset as it comes, without keeping a copy of it."}
+    )
+    source_column: str | None = field(default=None, metadata={"help": "Column of the source; `source` if absent."})
+    target_column: str | None = field(default=None, metadata={"help": "Column of the target; `target` if absent."})
+    corpus_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "How often an epoch takes the pairs of each training corpus, in their order; 1 if absent."},
+    )
+    validation_file: str | None = field(
+        default=None, metadata={"help": "A file that holds both sides, to evaluate on."}
     )
     validation_source: str | None = field(default=None, metadata={"help": "Text to evaluate on while training."})
     validation_target: str | None = field(default=None, metadata={"help": "Its translation, line by line."})
@@ -73,9 +94,7 @@ class TokenizerArguments:
 
     tokenizer: str | None = field(
         default=None,
-        metadata={
-            "help": "An existing tokenizer: a folder, a tokenizer.json or a SentencePiece model. None is trained then."
-        },
+        metadata={"help": "An existing tokenizer: a folder, a name on the Hub, or a tokenizer.json."},
     )
     tokenizer_type: str = field(
         default="bpe",
@@ -139,7 +158,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     recipe: str | None = field(
         default=None,
         metadata={
-            "help": "Defaults for all that is not given: paper-base, paper-big or small-data; chosen by the corpus if absent.",
+            "help": "Defaults for all that is not given: paper-base, paper-big or small-data; by corpus if absent.",
             "choices": ["paper-base", "paper-big", "small-data"],
         },
     )
@@ -203,7 +222,8 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     predict_with_generate: bool = field(
         default=True, metadata={"help": "Translate the validation set at each evaluation."}
     )
-    report_to: None | str | list[str] = field(  # noqa: RUF036: HfArgumentParser needs this order
+    # None stands first because HfArgumentParser needs it there.
+    report_to: None | str | list[str] = field(  # noqa: RUF036
         default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none."}
     )
     remove_unused_columns: bool = field(
@@ -262,7 +282,8 @@ class RunArguments:
         length = f"{t.max_steps:,} updates" if t.max_steps > 0 else f"at most {t.num_train_epochs:g} epochs"
         rate = f"peak rate {t.learning_rate:g}" if t.learning_rate else "the paper's rate"
         return (
-            f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, {rate} after {t.warmup_steps:g} updates of warm-up, "
+            f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, "
+            f"{rate} after {t.warmup_steps:g} updates of warm-up, "
             f"{length}"
             + (
                 f", stopping after {t.early_stopping_patience} evaluations without a better score"
@@ -331,9 +352,8 @@ class Flags:
 
     def with_recipe(self, recipe: str, with_validation: bool) -> RunArguments:
         """All flags, those not given filled in by the recipe."""
-        self.parser.set_defaults(
-            **{**RECIPES[recipe], "recipe": recipe, **self._implied(with_validation), **self.from_file}
-        )
+        self.parser.set_defaults(**{**RECIPES[recipe], "recipe": recipe, **self.from_file})
+        self.parser.set_defaults(**self._implied(with_validation))
         try:
             *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
         except (ValueError, TypeError) as error:
@@ -344,12 +364,21 @@ class Flags:
             arguments.training.label_smoothing_factor = 0.0
         return arguments
 
+    def _accumulation(self) -> int:
+        """Batches that a device takes one after the other, so that none exceeds --device_batch_tokens."""
+        batch_tokens = (
+            self.namespace.batch_tokens if "batch_tokens" in self.given else self.parser.get_default("batch_tokens")
+        )
+        return -(-batch_tokens // (self.namespace.device_batch_tokens * PartialState().num_processes))
+
     def _implied(self, with_validation: bool) -> dict[str, object]:
         """What follows from the flags that were given."""
         given, namespace = self.given, self.namespace
         implied: dict[str, object] = {}
         if "num_train_epochs" in given and "max_steps" not in given:
             implied["max_steps"] = -1
+        if namespace.device_batch_tokens and "gradient_accumulation_steps" not in given:
+            implied["gradient_accumulation_steps"] = self._accumulation()
         if not with_validation:
             return implied | {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
         of_symbols = namespace.tokenizer_type == "symbols"
@@ -382,7 +411,12 @@ class _Parser(HfArgumentParser):
 
 
 class _ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
-    """One spelling of each flag, and its value's name short."""
+    """One spelling of each flag, its value's name short, and a default only where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.option_strings[0].startswith("--no_"):
+            return action.help
+        return super()._get_help_string(action)
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=110)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, PreTrainedModel
-
 from transformer2017.configuration import UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformers import AutoTokenizer, PreTrainedModel
 
 from .checkpoints import checkpoints_of, is_whole
 from .saving import MARK, save_model

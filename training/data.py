@@ -9,19 +9,19 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
-
 from transformer2017.configuration import UsageError
+from transformers import PreTrainedTokenizerBase
 
 from .arguments import DataArguments
 from .cleaning import Cleaner
+from .readers import Columns, read_dataset, read_pairs_file
 
 ROWS_AT_ONCE = 10_000
 TEXT = pa.schema({"source": pa.string(), "target": pa.string()})
@@ -58,7 +58,7 @@ def read_pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file without their ends. Only a line feed ends a line, as for other tools (`wc`, `paste`)."""
+    """The lines of a UTF-8 file without their ends. Only a line feed ends a line, as for `wc`."""
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
@@ -111,43 +111,101 @@ class Corpus:
     reused: bool = False
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where some pairs come from: a name for the user, the files, if any, and how to read them."""
+
+    name: str
+    files: tuple[str, ...]
+    read: Callable[[], Iterator[tuple[str, str]]]
+
+
 def training_corpus(arguments: DataArguments, folder: Path) -> Corpus:
-    """Reads the training pairs, leaves out the faulty ones, and keeps the rest in an Arrow file of `folder`."""
+    """Reads the training pairs, leaves out the faulty ones, and keeps the rest in an Arrow file of `folder`.
+
+    Raises:
+        UsageError: If no data is named, or what is named is at fault.
+    """
     sources, targets = arguments.train_source or [], arguments.train_target or []
-    if not sources or len(sources) != len(targets):
-        raise UsageError("Give --train_source and --train_target, as many files of one as of the other.")
-    return _corpus(arguments, list(zip(sources, targets, strict=True)), folder, "train")
+    if len(sources) != len(targets):
+        raise UsageError("Give as many files to --train_target as to --train_source.")
+    origins = [_two_files(*pair) for pair in zip(sources, targets, strict=True)]
+    origins += [_one_file(path, arguments) for path in arguments.train_file or []]
+    if arguments.dataset:
+        origins.append(_split(arguments.train_split, arguments))
+    if not origins:
+        raise UsageError("Say what to learn from: --train_source and --train_target, --train_file, or --dataset.")
+    weights = arguments.corpus_weights or [1.0] * len(origins)
+    if len(weights) != len(origins) or min(weights) < 0:
+        raise UsageError(f"--corpus_weights: give a number from 0 for each of the {len(origins)} corpora.")
+    return _corpus(arguments, list(zip(origins, weights, strict=True)), folder, "train")
 
 
 def validation_corpus(arguments: DataArguments, folder: Path) -> Corpus | None:
-    """Reads the validation pairs, all of them, if any are given."""
-    if arguments.validation_source is None and arguments.validation_target is None:
-        return None
-    if arguments.validation_source is None or arguments.validation_target is None:
+    """Reads the validation pairs, if any are given: all but those with an empty side."""
+    if (arguments.validation_source is None) != (arguments.validation_target is None):
         raise UsageError("Give both of --validation_source and --validation_target, or neither.")
-    whole = DataArguments(drop_broken=False)
-    return _corpus(whole, [(arguments.validation_source, arguments.validation_target)], folder, "validation")
+    if arguments.validation_source is not None and arguments.validation_target is not None:
+        origin = _two_files(arguments.validation_source, arguments.validation_target)
+    elif arguments.validation_file:
+        origin = _one_file(arguments.validation_file, arguments)
+    elif arguments.dataset and arguments.validation_split:
+        origin = _split(arguments.validation_split, arguments)
+    else:
+        return None
+    uncleaned = {"drop_broken": False, "drop_copies": False, "drop_duplicates": False, "max_length_ratio": None}
+    return _corpus(dataclasses.replace(arguments, **uncleaned), [(origin, 1.0)], folder, "validation")
 
 
-def _corpus(arguments: DataArguments, files: list[tuple[str, str]], folder: Path, name: str) -> Corpus:
+def _two_files(source: str, target: str) -> Origin:
+    return Origin(f"{source} and {target}", (source, target), lambda: read_pairs(Path(source), Path(target)))
+
+
+def _one_file(path: str, arguments: DataArguments) -> Origin:
+    return Origin(path, (path,), lambda: read_pairs_file(Path(path), _columns(arguments)))
+
+
+def _split(split: str, arguments: DataArguments) -> Origin:
+    name, config, streaming = arguments.dataset, arguments.dataset_config, arguments.streaming
+    return Origin(f"{name} ({split})", (), lambda: read_dataset(name, split, config, streaming, _columns(arguments)))
+
+
+def _columns(arguments: DataArguments) -> Columns:
+    return Columns(
+        arguments.source_column, arguments.target_column, arguments.source_language, arguments.target_language
+    )
+
+
+def weighted(pairs: Iterable[tuple[str, str]], weight: float) -> Iterator[tuple[str, str]]:
+    """Takes each pair `weight` times on average: 2.5 is twice, and once more every other time."""
+    owed = 0.0
+    for pair in pairs:
+        owed += weight
+        while owed >= 1:
+            owed -= 1
+            yield pair
+
+
+def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folder: Path, name: str) -> Corpus:
     path = folder / f"{name}.pairs.arrow"
-    signature = _signature(files, dataclasses.asdict(arguments))
+    signature = _signature([origin.files for origin, _ in origins], dataclasses.asdict(arguments))
     report = _reusable(path, signature)
     reused = report is not None
-    if not reused:
+    if report is None:
         cleaner = Cleaner(arguments)
-        pairs = itertools.chain.from_iterable(read_pairs(Path(s), Path(t)) for s, t in files)
-        store(path, TEXT, in_batches(cleaner.clean(pairs), TEXT.names))
+        pairs = (pair for origin, weight in origins for pair in weighted(cleaner.clean(origin.read()), weight))
+        store(path, TEXT, in_batches(pairs, TEXT.names))
         report = cleaner.report()
         if not cleaner.kept:
-            raise UsageError(f"No pair of {files[0][0]} and {files[0][1]} is left: {report}.")
+            raise UsageError(f"No pair of {origins[0][0].name} is left: {report}.")
         _remember(path, signature, report)
-    source, target = files[0]
+    files = [file for origin, _ in origins for file in origin.files]
+    ends = (files[0], files[1]) if len(origins[0][0].files) == 2 else (None, None)
     return Corpus(
         Dataset.from_file(str(path)),
-        arguments.source_language or language_of(source),
-        arguments.target_language or language_of(target),
-        [name for pair in files for name in pair],
+        arguments.source_language or language_of(ends[0]),
+        arguments.target_language or language_of(ends[1]),
+        files,
         report,
         reused,
     )

@@ -65,7 +65,7 @@ class RunFolder:
         if changed and not resume:
             raise UsageError(
                 f"{self.path} holds a run with other flags ({', '.join(changed)}). Give another --output_dir, "
-                "--overwrite_output_dir to delete it and start over, or --resume_from_checkpoint true to go on from it."
+                "--overwrite_output_dir to delete it and start over, or --resume_from_checkpoint true to go on."
             )
         self.store.mkdir(parents=True, exist_ok=True)
         self._write({"flags": flags, "finished": self.is_finished and not changed})

@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
 from transformer2017.configuration import UsageError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import TokenizerArguments
 
@@ -33,9 +32,9 @@ def train_tokenizer(
     if arguments.tokenizer_type == "symbols":
         return as_pretrained(_symbol_table(lines, arguments.symbol_pattern))
     train = {"bpe": _train_bpe, "unigram": _train_unigram, "wordpiece": _train_wordpiece}[arguments.tokenizer_type]
-    smallest = len(SPECIAL_TOKENS) + len(BYTE_TOKENS) + 1
-    if vocab_size < smallest:
-        raise UsageError(f"--vocab_size {vocab_size} is too small: special and byte tokens alone are {smallest - 1}.")
+    needed = len(SPECIAL_TOKENS) + (0 if arguments.tokenizer_type == "wordpiece" else len(BYTE_TOKENS))
+    if vocab_size <= needed:
+        raise UsageError(f"--vocab_size {vocab_size} is too small: special and byte tokens alone are {needed}.")
     tokenizer = train(lines, vocab_size)
     if exact and (possible := tokenizer.get_vocab_size()) < vocab_size:
         raise UsageError(
@@ -60,6 +59,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     for name in ("pad_token", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise UsageError(f"--tokenizer {path} has no {name}, which training needs.")
+    if tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
+        raise UsageError(f"--tokenizer {path} does not end sentences in {tokenizer.eos_token}, as training needs.")
     return tokenizer
 
 
@@ -106,7 +107,7 @@ def _train_unigram(lines: Iterator[str], vocab_size: int) -> Tokenizer:
 
 
 def _train_wordpiece(lines: Iterator[str], vocab_size: int) -> Tokenizer:
-    """Word pieces, longest match first (Wu et al., 2016), the paper's for English to French. They have no byte fallback."""
+    """Word pieces, longest match first (Wu et al., 2016), as for English to French (§5.1). No byte fallback."""
     tokenizer = _subword_tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=""))
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -132,7 +133,7 @@ def _symbol_table(lines: Iterator[str], pattern: str) -> Tokenizer:
 
 
 def _subword_tokenizer(model: models.Model) -> Tokenizer:
-    """What the subword kinds share: words begin with the space before them, and decoding gives the text back exactly."""
+    """What the subword kinds share: words begin with the space before them, and decoding is exact."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

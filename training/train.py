@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformer2017.configuration import RunError, Transformer2017Config
+from transformer2017.configuration import RunError, Transformer2017Config, UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from . import averaging, card, checkpoints, data, saving, stopping, tokenization
+from . import averaging, card, checkpoints, data, hub, saving, stopping, tokenization
 from .arguments import Flags, RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
 from .memory import keep_freed_memory
@@ -98,17 +98,18 @@ def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) ->
 def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Transformer2017ForConditionalGeneration:
     """A new model of the sizes asked for, with the paper's way of decoding."""
     start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    config = Transformer2017Config.from_preset(
-        arguments.model.preset,
-        **{
-            **arguments.model.overrides(),
-            "vocab_size": len(tokenizer),
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "decoder_start_token_id": start,
-        },
-    )
+    fields = {
+        **arguments.model.overrides(),
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": start,
+    }
+    try:
+        config = Transformer2017Config.from_preset(arguments.model.preset, **fields)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     model = Transformer2017ForConditionalGeneration(config)
     model.generation_config = saving.paper_generation_config(config)
     return model
@@ -197,5 +198,5 @@ def finish(
         raise RunError(f"{folder.path} could not be written: {error.strerror or error}.") from error
     folder.finish()
     if trainer.args.push_to_hub:
-        trainer.push_to_hub()
+        say(f"uploaded: {hub.push_folder(folder.path, trainer.hub_model_id, private=trainer.args.hub_private_repo)}")
     print(f"The model is in {folder.path}", file=sys.stdout, flush=True)

@@ -23,7 +23,9 @@ def folder(tmp_path_factory) -> str:
     torch.manual_seed(5)
     sizes = {"d_model": 16, "d_ff": 16, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
     config = transformer2017.Transformer2017Config(vocab_size=len(words), **sizes)
-    transformer2017.Transformer2017ForConditionalGeneration(config).save_pretrained(path)
+    model = transformer2017.Transformer2017ForConditionalGeneration(config)
+    model.generation_config.max_new_tokens = 3
+    model.save_pretrained(path)
     return str(path)
 
 

@@ -71,7 +71,12 @@ def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     flags = "headless no-sandbox disable-gpu no-first-run disable-background-networking disable-component-update"
-    for flag in [*flags.split(), "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+    for flag in [
+        *flags.split(),
+        "disable-sync",
+        "force-prefers-reduced-motion",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ]:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     window = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))

@@ -29,15 +29,11 @@ def test_each_line_gets_its_own_best_translations(bench, small_model, tokenizer)
         assert f.score == pytest.approx(float(outputs.sequences_scores[f.rank - 1]), abs=1e-4)
 
 
-def test_a_greedy_translation_is_scored_by_its_log_probability(bench, small_model, tokenizer):
+def test_greedy_search_gives_one_translation_and_no_score(bench, small_model, tokenizer):
     found = bench.translate("a man .\ntwo young dogs are running", num_beams=1, length_penalty=1.0, best=4)
-    inputs = tokenizer("a man .", return_tensors="pt")
-    row = small_model.generate(**inputs, num_beams=1)
-    with torch.no_grad():
-        log_p = small_model(**inputs, decoder_input_ids=row[:, :-1]).logits.log_softmax(-1)
-    expected = float(log_p.gather(-1, row[:, 1:, None]).sum())
-    assert found[0].score == pytest.approx(expected, abs=1e-3)
-    assert [f.rank for f in found] == [1, 1]
+    row = small_model.generate(**tokenizer("a man .", return_tensors="pt"), num_beams=1)
+    assert found[0].text == tokenizer.decode(row[0], skip_special_tokens=True)
+    assert [(f.rank, f.score) for f in found] == [(1, None), (1, None)]
 
 
 @pytest.mark.parametrize(

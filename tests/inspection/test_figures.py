@@ -65,7 +65,8 @@ def test_figures_are_saved_as_named(explanation, tmp_path, form, start):
 
 def test_another_installed_font_is_taken_for_letters_that_the_usual_one_lacks():
     """The families that are named have every letter between them, if any installed font has it."""
-    usual = FT2Font(font_manager.findfont(matplotlib.rcParams["font.family"])).get_charmap()
+    usual_family = font_manager.FontProperties(family=matplotlib.rcParams["font.family"])
+    usual = FT2Font(font_manager.findfont(usual_family)).get_charmap()
     others = [FT2Font(f.fname).get_charmap() for f in font_manager.fontManager.ttflist if f.fname.endswith(".ttf")]
     letter = next((code for chars in others for code in chars if code not in usual and chr(code).isprintable()), None)
     if letter is None:

@@ -111,5 +111,7 @@ def test_logits_loss_and_gradients_are_those_of_marian(models, dtype, tolerance,
 
 @pytest.mark.parametrize("flags", [{}, {"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 2}], ids=str)
 def test_generate_gives_what_marian_gives(models, flags, batch):
-    mine, theirs = (model.generate(batch["input_ids"], max_new_tokens=12, **flags) for model in models)
+    source = batch["input_ids"]
+    mask = (source != 0).long()
+    mine, theirs = (model.generate(source, attention_mask=mask, max_new_tokens=12, **flags) for model in models)
     assert mine.tolist() == theirs.tolist()

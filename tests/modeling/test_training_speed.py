@@ -1,20 +1,18 @@
-"""What makes training quick changes nothing else: the loss, dropout and batches without padding."""
+"""What makes training quick changes nothing else: the loss, dropout and attention."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformer2017.modeling import attention as attention_module
-from transformer2017.modeling import loss as losses
-from transformer2017.modeling.attention import in_float32, scaled_dot_product_attention
-from transformer2017.modeling.dropout import Dropout
-from transformer2017.modeling.packing import MULTIPLE, Packing
+from transformer2017.modeling import training_speed
+from transformer2017.modeling.attention import scaled_dot_product_attention
+from transformer2017.modeling.training_speed import Dropout, in_float32_on_cpu, projected_cross_entropy
 
 
 @pytest.fixture
 def projection(monkeypatch) -> nn.Linear:
     """A vocabulary of 11, with a bias, and chunks of 4 tokens."""
-    monkeypatch.setattr(losses, "CHUNK", 44)
+    monkeypatch.setattr(training_speed, "CHUNK", 44)
     return nn.Linear(6, 11).double()
 
 
@@ -24,7 +22,7 @@ def test_loss_and_gradients_are_those_of_torchs_cross_entropy(projection, smooth
     states = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(11, (3, 5))
     labels[1, 2:] = -100
-    loss = losses.projected_cross_entropy(states, projection, labels, smoothing, tokens)
+    loss = projected_cross_entropy(states, projection, labels, smoothing, tokens)
     logits = projection(states).flatten(0, 1)
     plain = F.cross_entropy(logits, labels.flatten(), label_smoothing=smoothing, reduction="sum") / (tokens or 12)
     torch.testing.assert_close(loss, plain)
@@ -36,15 +34,15 @@ def test_loss_and_gradients_are_those_of_torchs_cross_entropy(projection, smooth
 def test_loss_passes_torchs_check_of_gradients(projection):
     labels = torch.tensor([[3, 0, 10, 7, 1], [5, 5, -100, -100, -100]])
     states = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
-    torch.autograd.gradcheck(lambda x: losses.projected_cross_entropy(x, projection, labels, 0.1), states)
+    torch.autograd.gradcheck(lambda x: projected_cross_entropy(x, projection, labels, 0.1), states)
 
 
 def test_loss_under_autocast_is_near_that_in_float32(projection):
     projection.float()
     states, labels = torch.randn(2, 9, 6, requires_grad=True), torch.randint(11, (2, 9))
-    exact = losses.projected_cross_entropy(states, projection, labels, 0.1)
+    exact = projected_cross_entropy(states, projection, labels, 0.1)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = losses.projected_cross_entropy(states, projection, labels, 0.1)
+        rounded = projected_cross_entropy(states, projection, labels, 0.1)
     torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.0)
     gradients = (torch.autograd.grad(loss, states)[0] for loss in (rounded, exact))
     torch.testing.assert_close(*gradients, rtol=0.05, atol=0.01)
@@ -52,7 +50,7 @@ def test_loss_under_autocast_is_near_that_in_float32(projection):
 
 def test_loss_of_a_batch_without_tokens_has_no_gradient(projection):
     states = torch.randn(1, 3, 6, dtype=torch.float64, requires_grad=True)
-    losses.projected_cross_entropy(states, projection, torch.full((1, 3), -100), 0.1, 7).backward()
+    projected_cross_entropy(states, projection, torch.full((1, 3), -100), 0.1, 7).backward()
     assert not states.grad.any()
 
 
@@ -85,58 +83,12 @@ def test_dropout_repeats_under_a_seed_and_rests_in_evaluation():
     assert layer.eval()(x) is x
 
 
-@pytest.mark.parametrize("lengths", [[3, 5, 1], [5, 5, 5], [64], [1]])
-def test_packing_and_unpacking_keep_every_token(lengths):
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    packing, x = Packing(mask), torch.randn(*mask.shape, 4, dtype=torch.float64)
-    packed = packing.pack(x)
-    assert packed.shape[0] % MULTIPLE == 0
-    assert torch.equal(packed[: sum(lengths)], x[mask.bool()])
-    assert torch.equal(packing.unpack(packed)[mask.bool()], x[mask.bool()])
-
-
-@pytest.mark.parametrize("left_out", [3, 1], ids=["packed", "padded"])
-def test_padding_is_left_out_where_there_is_much(left_out):
-    mask = torch.ones(2, 10)
-    mask[0, 10 - left_out :] = 0
-    assert Packing(mask).pays == (left_out == 3)
-
-
-def test_packed_training_gives_the_gradients_of_padded_training(model, monkeypatch):
-    """Padding on either side of the source and inside it, attended to as the mask says."""
-    model.double().train()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    source, labels = torch.randint(3, 97, (3, 7)), torch.randint(3, 97, (3, 6))
-    mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1, 0]])
-    labels[1, 3:] = -100
-    losses_and_gradients = []
-    for pack in (True, False):
-        if not pack:
-            monkeypatch.setattr(type(model), "_packing", lambda *args, **kwargs: None)
-            monkeypatch.setattr(type(model.model.encoder), "_packing", lambda *args, **kwargs: None)
-            monkeypatch.setattr(type(model.model.decoder), "_packing", lambda *args, **kwargs: None)
-        model.zero_grad()
-        loss = model(input_ids=source, attention_mask=mask, labels=labels).loss
-        loss.backward()
-        losses_and_gradients.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
-    for packed, padded in zip(*losses_and_gradients, strict=True):
-        torch.testing.assert_close(packed, padded, rtol=1e-10, atol=1e-12)
-
-
-def test_hidden_states_are_padded_where_they_are_asked_for(model):
-    source = torch.tensor([[5, 6, 7, 2], [5, 2, 0, 0]])
-    outputs = model.train()(input_ids=source, labels=source, output_hidden_states=True)
-    assert [h.shape for h in outputs.encoder_hidden_states] == [(2, 4, 32)] * 4
-
-
 def test_three_projections_in_one_product_are_those_of_the_maps(model, monkeypatch):
     """Queries, keys and values in training, with the gradients of each map's weights."""
     attention, x = model.model.encoder.layers[0].self_attention.double().train(), torch.randn(2, 5, 32).double()
     results = []
     for plain in (True, False):
-        monkeypatch.setattr(attention_module, "is_plain", lambda linear, plain=plain: plain)
+        monkeypatch.setattr(training_speed, "is_plain", lambda linear, plain=plain: plain)
         attention.zero_grad()
         y, _ = attention(x)
         y.square().sum().backward()
@@ -169,7 +121,7 @@ def test_an_adapter_in_place_of_a_map_is_used(model):
 def test_attention_in_bfloat16_on_a_cpu_is_computed_in_float32():
     module, tensors = nn.Identity(), [torch.randn(2, 3, 5, 4, dtype=torch.bfloat16) for _ in range(3)]
     with torch.autocast("cpu", torch.bfloat16):
-        heads, weights = in_float32(scaled_dot_product_attention)(module, *tensors, None, scaling=0.5)
+        heads, weights = in_float32_on_cpu(scaled_dot_product_attention)(module, *tensors, None, scaling=0.5)
     exact, _ = scaled_dot_product_attention(module, *(tensor.float() for tensor in tensors), None, scaling=0.5)
     assert weights.dtype == torch.float32
     assert torch.equal(heads, exact.bfloat16())

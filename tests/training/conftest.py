@@ -5,8 +5,50 @@ from pathlib import Path
 
 import pytest
 
-ENGLISH = "one two three four five six seven eight nine ten red green blue dog cat bird house tree car man".split()
-GERMAN = "eins zwei drei vier fünf sechs sieben acht neun zehn rot grün blau Hund Katze Vogel Haus Baum Auto Mann".split()
+ENGLISH = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "red",
+    "green",
+    "blue",
+    "dog",
+    "cat",
+    "bird",
+    "house",
+    "tree",
+    "car",
+    "man",
+]
+GERMAN = [
+    "eins",
+    "zwei",
+    "drei",
+    "vier",
+    "fünf",
+    "sechs",
+    "sieben",
+    "acht",
+    "neun",
+    "zehn",
+    "rot",
+    "grün",
+    "blau",
+    "Hund",
+    "Katze",
+    "Vogel",
+    "Haus",
+    "Baum",
+    "Auto",
+    "Mann",
+]
 
 
 @pytest.fixture

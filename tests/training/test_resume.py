@@ -1,5 +1,9 @@
 """A run that was stopped ends as if it had not been: the oracle is the uninterrupted run."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +96,22 @@ def test_full_disk_stops_the_run(flags, monkeypatch, tmp_path):
     with pytest.raises(RunError, match=r"checkpoint-8 could not be written .*No space left.*checkpoint-4"):
         train(flags("run"))
     assert not (tmp_path / "run" / "checkpoint-8").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpoint", [4, 8])
+def test_killed_process_ends_with_the_weights_of_the_uninterrupted_run(flags, tmp_path, checkpoint):
+    """SIGKILL, as soon as a checkpoint's first file is there, so that it may be torn; then the same command again."""
+    command = [sys.executable, "-m", "transformer2017", "train"]
+    steps = {"max_steps": 24, "average_checkpoints": 0}
+    subprocess.run([*command, *flags("whole", **steps)], check=True, timeout=300)
+    killed = subprocess.Popen([*command, *flags("killed", **steps)])
+    awaited = tmp_path / "killed" / f"checkpoint-{checkpoint}" / "model.safetensors"
+    end = time.monotonic() + 300
+    while not awaited.exists() and time.monotonic() < end:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    subprocess.run([*command, *flags("killed", **steps)], check=True, timeout=300)
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+    assert_same_weights(tmp_path / "whole" / "checkpoint-24", tmp_path / "killed" / "checkpoint-24")

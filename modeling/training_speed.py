@@ -1,0 +1,117 @@
+"""What makes a training step quick, and changes nothing else: each part computes what the plain form computes."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .loss import IGNORED_LABEL
+
+BITS = 16  # of a random number of dropout: rates are met to 2^-17, and the scale is that of the rate met
+CHUNK = 2**23  # logits that exist at a time where they are not kept: 32 MiB in float32
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout` (§5.4), but that on a CPU the random numbers are made four at a time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zeroes each number with probability p, and divides the others by 1 - p."""
+        if not self.training or self.p == 0.0 or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(x)
+        dropped = round(self.p * 2**BITS)  # of the 2^BITS values of a random number
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        kept = numbers[: x.numel()].view(x.shape) >= dropped - 2 ** (BITS - 1)
+        return x * (kept * (2**BITS / (2**BITS - dropped))).to(x.dtype)
+
+
+def is_plain(linear: nn.Module) -> bool:
+    """Whether it is its weights and no more, and they are here: not an adapter's, quantised, sharded or compiled."""
+    return type(linear) is nn.Linear and linear.weight.numel() > 0 and not torch.compiler.is_compiling()
+
+
+def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
+    """Projects (batch, length, d_model) by each map, in one product where all are plain."""
+    if not all(is_plain(each) for each in maps):
+        return [each(x) for each in maps]
+    weight, bias = torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps])
+    return nn.functional.linear(x, weight, bias).split([each.out_features for each in maps], dim=-1)
+
+
+def in_float32_on_cpu(attend: Callable) -> Callable:
+    """Makes an implementation of attention run in float32 on a CPU: its gradient in bfloat16 takes 8 times as long."""
+
+    @wraps(attend)
+    def attend_in_float32(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if query.dtype != torch.bfloat16 or query.device.type != "cpu":
+            return attend(module, query, key, value, mask, **kwargs)
+        mask = mask.float() if mask is not None and mask.is_floating_point() else mask
+        with torch.autocast("cpu", enabled=False):
+            heads, weights = attend(module, query.float(), key.float(), value.float(), mask, **kwargs)
+        return heads.to(query.dtype), weights
+
+    return attend_in_float32
+
+
+def projected_cross_entropy(
+    states: Tensor,  # what the output projection reads (batch, target_len, d_model)
+    projection: nn.Linear,
+    labels: Tensor,
+    smoothing: float,
+    num_items_in_batch: Tensor | int | None = None,
+) -> Tensor:
+    """`label_smoothed_cross_entropy` of the projected states, for training: the logits never exist all at once."""
+    labels = labels.to(states.device)
+    real = labels != IGNORED_LABEL
+    operands = [states[real], projection.weight, projection.bias]
+    if torch.is_autocast_enabled(states.device.type):
+        dtype = torch.get_autocast_dtype(states.device.type)
+        operands = [None if operand is None else operand.to(dtype) for operand in operands]
+    loss = _ProjectedCrossEntropy.apply(*operands, labels[real], smoothing)
+    tokens = real.sum() if num_items_in_batch is None else num_items_in_batch
+    return loss / torch.as_tensor(tokens, device=loss.device)
+
+
+class _ProjectedCrossEntropy(torch.autograd.Function):
+    """The summed loss of (tokens, d_model), with its gradient made on the way forward from a chunk's logits in place.
+
+    The gradient of the loss with respect to the logits is softmax(logits) - target.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float
+    ) -> Tensor:
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        loss, d_states, d_weight = (
+            weight.new_zeros((), dtype=wide),
+            torch.empty_like(states),
+            torch.zeros_like(weight, dtype=wide),
+        )
+        d_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
+        vocab_size = len(weight)
+        chunk = max(1, CHUNK // vocab_size)
+        for x, y, d_x in zip(states.split(chunk), labels.split(chunk), d_states.split(chunk), strict=True):
+            right = y.unsqueeze(-1)  # (chunk, 1)
+            log_p = torch.log_softmax(nn.functional.linear(x, weight, bias).to(wide), dim=-1)  # (chunk, vocab_size)
+            loss -= (1 - smoothing) * log_p.gather(-1, right).sum() + smoothing / vocab_size * log_p.sum()
+            gradient = log_p.exp_().sub_(smoothing / vocab_size)
+            gradient.scatter_add_(-1, right, gradient.new_full(right.shape, smoothing - 1))
+            gradient_of_weights = gradient.to(weight.dtype)
+            torch.mm(gradient_of_weights, weight, out=d_x)
+            d_weight += gradient_of_weights.T @ x
+            if d_bias is not None:
+                d_bias += gradient.sum(0)
+        ctx.save_for_backward(d_states, d_weight.to(weight.dtype), d_bias)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
+        d_states, d_weight, d_bias = ctx.saved_tensors
+        d_bias = None if d_bias is None else d_bias * d_loss
+        return d_states * d_loss, d_weight * d_loss, d_bias, None, None

@@ -1,0 +1,40 @@
+"""ONNX out. The oracle is our model in torch; what is compared with it runs in onnxruntime."""
+
+import pytest
+import torch
+import transformer2017
+from transformer2017.configuration import UsageError
+from transformer2017.interchange.onnx import OnnxModel, export_onnx, stepwise_logits
+from transformer2017.interchange.report import logits_of, sample_sources, shifted
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's exporter, about its own future
+
+
+def test_onnxruntime_computes_the_same(model, words, tmp_path):
+    """Logits, with heads of unusual widths, through the cache; other batch sizes and lengths than at export."""
+    report = export_onnx(model, None, tmp_path)
+    assert report.largest_difference < 1e-4
+    assert report.different_translations == 0
+    exported = OnnxModel(tmp_path)
+    for sources in ([[5, 6, 7, 8, 9, 10, 11, 2]], sample_sources(model.config)[:3]):
+        targets = shifted(sources, 1)
+        ours, theirs = logits_of(model, sources, targets, 0), stepwise_logits(exported, sources, targets, 0)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-4, rtol=0)
+    assert model.config._attn_implementation == "sdpa"  # as it was before
+
+
+def test_int8(words, shaken, tmp_path):
+    """Smaller, runs, and says mostly the same."""
+    config = transformer2017.Transformer2017Config(
+        vocab_size=len(words), d_model=64, d_ff=128, num_heads=4, encoder_layers=1, decoder_layers=1
+    )
+    model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
+    report = export_onnx(model, words, tmp_path, "int8")
+    assert report.different_translations <= 12  # of 16, by random weights
+    with pytest.raises(UsageError, match="float32 or int8"):
+        export_onnx(model, words, tmp_path, "int4")

@@ -1,0 +1,88 @@
+"""torch.compile without graph breaks, and torch.export."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _forget_compiled_code():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def inputs(batch, model):
+    target = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+    mask = (batch["input_ids"] != 0).long()
+    return {"input_ids": batch["input_ids"], "attention_mask": mask, "decoder_input_ids": target, "use_cache": False}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_forward_compiles_as_one_graph(model, inputs, attention):
+    """Traced and run by dynamo; `aot_eager` leaves out the C++ compiler, which the slow test below calls."""
+    model.set_attn_implementation(attention)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_step_compiles_as_one_graph(model, batch):
+    model.double().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    loss = model(**batch).loss
+    loss.backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    again = torch.compile(model, backend="aot_eager", fullgraph=True)(**batch).loss
+    again.backward()
+    torch.testing.assert_close(again, loss)
+    torch.testing.assert_close([parameter.grad for parameter in model.parameters()], expected)
+
+
+def test_decoding_with_a_static_cache_compiles_as_one_graph(model, batch):
+    expected = model.generate(batch["input_ids"], max_new_tokens=6, use_cache=True)
+    model.forward = torch.compile(model.forward, backend="aot_eager", fullgraph=True)
+    flags = {"cache_implementation": "static", "disable_compile": True}
+    assert model.generate(batch["input_ids"], max_new_tokens=6, **flags).tolist() == expected.tolist()
+
+
+@pytest.mark.slow
+def test_generate_compiles_by_itself_with_a_static_cache(model, batch):
+    """As on an accelerator, with the C++ compiler."""
+    expected = model.generate(batch["input_ids"], max_new_tokens=6)
+    compiled = torch.compile(model.forward, fullgraph=True)
+    model.forward = compiled
+    flags = {"cache_implementation": "static", "disable_compile": True}
+    assert model.generate(batch["input_ids"], max_new_tokens=6, **flags).tolist() == expected.tolist()
+
+
+def test_export(model, inputs):
+    """With batch and lengths left open."""
+    batch, source, target = torch.export.Dim("batch"), torch.export.Dim("source"), torch.export.Dim("target")
+    arguments = {name: inputs[name] for name in ("input_ids", "attention_mask", "decoder_input_ids")}
+    shapes = {
+        "input_ids": {0: batch, 1: source},
+        "attention_mask": {0: batch, 1: source},
+        "decoder_input_ids": {0: batch, 1: target},
+    }
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, decoder_input_ids):
+            return self.model(input_ids, attention_mask, decoder_input_ids, use_cache=False).logits
+
+    program = torch.export.export(Logits(), (), arguments, dynamic_shapes=shapes, strict=False)
+    other = {
+        "input_ids": torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12, 2], [9, 2, 0, 0, 0, 0, 0, 0, 0]]),
+        "decoder_input_ids": torch.tensor([[1, 4, 4], [1, 5, 5]]),
+    }
+    other["attention_mask"] = (other["input_ids"] != 0).long()
+    for given in (arguments, other):
+        expected = model(**given).logits
+        torch.testing.assert_close(program.module()(**given), expected, rtol=1e-4, atol=1e-5)

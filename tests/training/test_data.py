@@ -1,0 +1,154 @@
+"""Reading pairs: what a user's faulty files are answered with, and what cleaning leaves out."""
+
+import pytest
+from datasets import Dataset
+from transformer2017.configuration import UsageError
+from transformer2017.training.arguments import DataArguments
+from transformer2017.training.cleaning import Cleaner
+from transformer2017.training.data import in_batches, language_of, read_pairs, store, training_corpus, weighted
+from transformer2017.training.readers import Columns, read_dataset, read_pairs_file
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "sentence"),
+    [
+        ("a\nb\n", "x\n", r"a\.en has 2 lines and a\.de has 1"),
+        ("", "", r"empty"),
+        (b"a\nb\n\xff\n", "x\ny\nz\n", r"a\.en, line 3: byte 1 is not UTF-8"),
+    ],
+)
+def test_faulty_files_are_named(tmp_path, monkeypatch, source, target, sentence):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "a.en", source), written(tmp_path, "a.de", target)
+    from pathlib import Path
+
+    with pytest.raises(UsageError, match=sentence):
+        list(read_pairs(Path("a.en"), Path("a.de")))
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"nowhere\.en cannot be read: No such file"):
+        list(read_pairs(tmp_path / "nowhere.en", tmp_path / "nowhere.de"))
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    """Other separators of Unicode stay in the text, as for wc and paste; a byte order mark and CR LF do not."""
+    source = written(tmp_path, "a.en", "\ufeffone\u2028still one\r\ntwo\x85\n")
+    target = written(tmp_path, "a.de", "eins\nzwei")
+    assert list(read_pairs(source, target)) == [("one\u2028still one", "eins"), ("two\x85", "zwei")]
+
+
+def test_cleaning_counts_what_it_leaves_out():
+    pairs = [
+        ("a dog", "ein Hund"),
+        ("a dog", "ein Hund"),
+        ("Berlin", "Berlin"),
+        ("", "leer"),
+        ("one two", "eins zwei drei vier fünf sechs sieben"),
+        ("broken \ufffd", "kaputt"),
+    ]
+    cleaner = Cleaner(DataArguments(drop_duplicates=True, drop_copies=True, max_length_ratio=3))
+    assert list(cleaner.clean(pairs)) == [("a dog", "ein Hund")]
+    assert cleaner.removed == {
+        "a duplicate": 1,
+        "target a copy of the source": 1,
+        "an empty side": 1,
+        "one side over 3 times as long": 1,
+        "broken characters": 1,
+    }
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    """What is kept in the run's folder is used only while the files are as they were."""
+    source, target = written(tmp_path, "a.en", "one\n"), written(tmp_path, "a.de", "eins\n")
+    arguments = DataArguments(train_source=[str(source)], train_target=[str(target)])
+    assert not training_corpus(arguments, tmp_path / "kept").reused
+    assert training_corpus(arguments, tmp_path / "kept").reused
+    written(tmp_path, "a.en", "another\n")
+    again = training_corpus(arguments, tmp_path / "kept")
+    assert not again.reused
+    assert again.pairs["source"][:] == ["another"]
+
+
+def test_an_interrupted_write_leaves_no_file(tmp_path):
+    """Half a corpus must not be taken for a whole one."""
+    from transformer2017.training.data import TEXT
+
+    def rows():
+        yield ("a", "b")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store(tmp_path / "pairs.arrow", TEXT, in_batches(rows(), TEXT.names))
+    assert not (tmp_path / "pairs.arrow").exists()
+
+
+@pytest.mark.parametrize(("path", "language"), [("train.en", "en"), ("a/b.deu", "deu"), ("x.txt", None), (None, None)])
+def test_language_is_taken_from_the_ending(path, language):
+    assert language_of(path) == language
+
+
+FILES = {
+    "a.tsv": "a dog\tein Hund\ncats\tKatzen\n",
+    "named.tsv": "id\ttarget\tsource\n1\tein Hund\ta dog\n2\tKatzen\tcats\n",
+    "a.csv": 'source,target\na dog,ein Hund\n"cats",Katzen\n',
+    "a.jsonl": '{"translation": {"en": "a dog", "de": "ein Hund"}}\n{"en": "cats", "de": "Katzen"}\n',
+    "a.tmx": """<tmx version="1.4"><body><tu><tuv xml:lang="en-GB"><seg>a <b>dog</b></seg></tuv>
+        <tuv xml:lang="de"><seg>ein Hund</seg></tuv></tu><tu><tuv xml:lang="fr"><seg>chien</seg></tuv></tu>
+        <tu><tuv xml:lang="EN"><seg>cats</seg></tuv><tuv xml:lang="DE"><seg>Katzen</seg></tuv></tu></body></tmx>""",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_kind_of_file_gives_its_pairs(tmp_path, name):
+    if name.endswith(".tmx"):
+        pytest.importorskip("defusedxml")
+    columns = Columns(source_language="en", target_language="de")
+    pairs = list(read_pairs_file(written(tmp_path, name, FILES[name]), columns))
+    assert pairs == [("a dog", "ein Hund"), ("cats", "Katzen")]
+
+
+def test_parquet_and_local_data_sets_give_their_pairs(tmp_path):
+    """With the column `translation` that the Hub's data sets have."""
+    rows = Dataset.from_list([{"translation": {"en": "a dog", "de": "ein Hund"}}])
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    rows.save_to_disk(str(tmp_path / "set"))
+    columns = Columns(source_language="en", target_language="de")
+    assert list(read_pairs_file(tmp_path / "a.parquet", columns)) == [("a dog", "ein Hund")]
+    assert list(read_dataset(str(tmp_path / "set"), "train", None, False, columns)) == [("a dog", "ein Hund")]
+
+
+def test_external_entities_are_refused(tmp_path):
+    """A translation memory must not read other files of the machine."""
+    pytest.importorskip("defusedxml")
+    (tmp_path / "secret").write_text("secret")
+    entity = f'<!DOCTYPE tmx [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]>'
+    path = written(tmp_path, "a.tmx", entity + FILES["a.tmx"].replace("cats", "&x;"))
+    with pytest.raises(UsageError, match=r"a\.tmx is not a TMX file that can be read"):
+        list(read_pairs_file(path, Columns(source_language="en", target_language="de")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.tsv", "one\n", r"a\.tsv, line 1: .*a tab"),
+        ("a.csv", "english,german\na,b\n", r"a\.csv has the columns english, german: .*--source_column"),
+        ("a.jsonl", "{\n", r"a\.jsonl, line 1 is not JSON"),
+        ("a.parquet", "no", r"a\.parquet is not Parquet"),
+        ("a.docx", "", r"a\.docx: --train_file takes"),
+    ],
+)
+def test_a_faulty_file_is_named(tmp_path, name, content, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        list(read_pairs_file(written(tmp_path, name, content), Columns()))
+
+
+@pytest.mark.parametrize(("weight", "count"), [(1, 10), (2, 20), (0.5, 5), (1.5, 15), (0, 0)])
+def test_corpora_are_mixed_by_weight(weight, count):
+    assert len(list(weighted([("a", "b")] * 10, weight))) == count

@@ -1,0 +1,158 @@
+"""Uploading, against a stand-in of the Hub's HTTP interface on 127.0.0.1: what would be uploaded, file by file."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+import transformer2017
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformer2017.configuration import RunError, UsageError
+from transformer2017.training.hub import push_folder
+from transformers import PreTrainedTokenizerFast
+
+CARD = """---
+license: cc-by-4.0
+language: [en, de]
+pipeline_tag: translation
+model-index:
+- name: en-de
+  results:
+  - task: {type: translation}
+    dataset: {type: multi30k, name: Multi30k}
+    metrics: [{type: bleu, value: 38.1}]
+---
+# en-de
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Makes repositories and takes commits; every file is taken as a regular one, inside the commit."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        self.server.requests.append((self.path, self.headers.get("Authorization")))
+        here = f"http://127.0.0.1:{self.server.server_port}"
+        if self.path == "/api/repos/create":
+            self.server.created = json.loads(body)
+            self._answer({"url": f"{here}/me/en-de", "name": "me/en-de"})
+        elif self.path == "/api/validate-yaml":
+            yaml.safe_load(json.loads(body)["content"].split("---")[1])
+            self._answer({"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            self._answer({"files": [{**file, "shouldIgnore": False, "oid": None} for file in files]})
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.server.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                else:
+                    self.server.commits.append(line)
+            self._answer({"commitOid": "0" * 40, "commitUrl": f"{here}/me/en-de/commit/{'0' * 40}", "success": True})
+        else:
+            self.send_error(404)
+
+    def do_GET(self):
+        self._answer({"id": "me/en-de", "sha": "0" * 40, "siblings": []})
+
+    def _answer(self, content):
+        text = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.requests, server.files, server.commits, server.created = [], {}, [], None
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def folder(config, tmp_path) -> Path:
+    """A finished run: the model, and beside it what nobody else should get."""
+    folder = tmp_path / "run"
+    transformer2017.Transformer2017ForConditionalGeneration(config).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "cat": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>").save_pretrained(folder)
+    (folder / "README.md").write_text(CARD)
+    (folder / "curves.png").write_bytes(b"\x89PNG")
+    (folder / "training_args.bin").write_bytes(b"pickled")
+    (folder / "trainer_state.json").write_text("{}")
+    (folder / "checkpoint-5").mkdir()
+    (folder / "checkpoint-5" / "model.safetensors").write_bytes(b"old")
+    (folder / ".data").mkdir()
+    (folder / ".data" / "train.arrow").write_bytes(b"the corpus")
+    return folder
+
+
+def test_one_call_uploads_model_code_pipeline_tokenizer_and_card(hub, folder, tmp_path):
+    """Every file that is needed and no other arrives; what arrives loads with equal weights."""
+    code = (
+        "from transformer2017.training.hub import push_folder\n"
+        f"print(push_folder({str(folder)!r}, 'me/en-de', private=True, token='hf_secret'))"
+    )
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("/me/en-de/commit/" + "0" * 40)
+    assert hub.created["visibility"] == "private"
+    assert {authorization for _, authorization in hub.requests} <= {"Bearer hf_secret", None}
+    assert len(hub.commits) == 1
+    modeling = Path(transformer2017.modeling.__file__).parent
+    expected = {
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json", "curves.png",
+    }  # fmt: skip
+    assert expected <= set(hub.files)
+    copied = {name for name in hub.files if name.endswith(".py")}
+    assert copied == {file.name for file in folder.glob("*.py")}
+    assert {"pipeline_transformer2017.py", "modeling_transformer2017.py", "documents.py"} <= copied
+    assert copied <= {file.name for file in modeling.glob("*.py")} | {"presets.py"}
+    assert set(hub.files) == expected | copied
+    received = tmp_path / "received"
+    received.mkdir()
+    for name, content in hub.files.items():
+        (received / name).write_bytes(content)
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(received)
+    again = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder)
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_failures_are_one_sentence(folder, tmp_path):
+    """A folder without a model, and no way to the Hub."""
+    with pytest.raises(UsageError, match="holds no model to upload"):
+        push_folder(tmp_path, "me/en-de")
+    with pytest.raises(RunError, match="was not uploaded"):
+        push_folder(folder, "me/en-de")

@@ -1,0 +1,63 @@
+"""The tokenizer: one vocabulary, exact decoding, and a saved folder that plain AutoTokenizer loads."""
+
+import pytest
+from transformer2017.configuration import UsageError
+from transformer2017.training.arguments import TokenizerArguments
+from transformer2017.training.tokenization import is_symbol_table, train_tokenizer
+from transformers import AutoTokenizer
+
+LINES = [
+    "Two dogs run in the snow.",
+    "Zwei Hunde laufen im Schnee.",
+    "A dog's bowl, 24 cats!",
+    "Die Straße ist naß.",
+] * 5
+TEXTS = ["Two dogs run.", "a  b , c", " lead", "trail ", "漢字 ✓ Straße", "it's 1234!", "tab\there", "<0x41>", "ß"]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_decoding_gives_the_text_back(kind, text, tmp_path):
+    """Spaces, punctuation, and characters that training never saw; after saving and loading, too."""
+    train_tokenizer(iter(LINES), TokenizerArguments(tokenizer_type=kind), 310, exact=False).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece", "symbols"])
+def test_special_tokens_are_where_the_model_expects_them(kind):
+    """<pad> 0, <s> 1, </s> 2, <unk> 3; source and target end in </s>."""
+    tokenizer = train_tokenizer(iter(LINES), TokenizerArguments(tokenizer_type=kind), 310, exact=False)
+    ids = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    assert ids == (0, 1, 2, 3)
+    assert tokenizer("Two dogs")["input_ids"][-1] == 2
+    assert tokenizer(text_target="Two dogs")["input_ids"][-1] == 2
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
+def test_vocabulary_larger_than_the_text_supports(kind):
+    """The user reads the flag, and the size that is possible, which then works."""
+    with pytest.raises(UsageError, match=r"--vocab_size 9000 .*at most (\d+)") as error:
+        train_tokenizer(iter(LINES), TokenizerArguments(tokenizer_type=kind), 9000)
+    possible = int(str(error.value).split("at most ")[1].split()[0])
+    assert len(train_tokenizer(iter(LINES), TokenizerArguments(tokenizer_type=kind), possible)) == possible
+
+
+def test_training_again_gives_the_same_tokenizer():
+    """A run can be repeated with it. Not so with unigram, whose training in threads sums in no fixed order."""
+    for kind in ("bpe", "wordpiece", "symbols"):
+        first, second = (
+            train_tokenizer(iter(LINES), TokenizerArguments(tokenizer_type=kind), 310, exact=False) for _ in "ab"
+        )
+        assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str(), kind
+
+
+def test_symbols_are_whole_and_unknown_ones_are_unknown():
+    """Letters of a word on one side, phonemes on the other, in one table."""
+    arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern="[a-z']|[A-Z]+")
+    tokenizer = train_tokenizer(iter(["hello", "HH AH L OW"]), arguments, 8000)
+    assert is_symbol_table(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("hole")["input_ids"]) == ["h", "o", "l", "e", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer("HH OW")["input_ids"]) == ["HH", "OW", "</s>"]
+    assert tokenizer.decode(tokenizer("HH OW L")["input_ids"], skip_special_tokens=True) == "HH OW L"
+    assert tokenizer("z")["input_ids"] == [tokenizer.unk_token_id, tokenizer.eos_token_id]

@@ -1,0 +1,100 @@
+"""The whole path on a toy language: files in, a model folder out, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from transformer2017.cli import main
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+
+@pytest.fixture
+def run(flags, tmp_path):
+    assert main(["train", *flags()]) == 0
+    return tmp_path / "run"
+
+
+def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monkeypatch):
+    """It loads, has the paper's way of decoding, a card that the Hub can read, and can be scored and averaged."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(run)
+    assert AutoTokenizer.from_pretrained(run)("one two")["input_ids"][-1] == model.config.eos_token_id
+    generation = GenerationConfig.from_pretrained(run)
+    assert (generation.num_beams, generation.length_penalty, generation.max_tokens_beyond_input) == (4, 0.6, 50)
+    card = ModelCard.load(run / "README.md")
+    assert card.data.language == ["en", "de"]
+    assert card.data.pipeline_tag == "translation"
+    assert {result.metric_type for result in card.data.eval_results} == {"bleu", "chrf"}
+    assert "nrefs:1" in card.text
+    assert "{{" not in card.text
+    assert (run / "curves.png").stat().st_size > 10_000
+    assert (run / "modeling_transformer2017.py").is_file()
+    assert (run / "checkpoint-12" / "modeling_transformer2017.py").is_file()
+
+    capsys.readouterr()
+    files = ["--source", str(corpus["val.en"]), "--target", str(corpus["val.de"])]
+    assert main(["evaluate", str(run), *files]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["sentences"] == 12
+    assert "version:" in scores["bleu_signature"]
+
+    averaged = tmp_path / "averaged"
+    assert main(["average", str(run), "--last", "3", "--output_dir", str(averaged)]) == 0
+    checkpoints = [load_file(run / f"checkpoint-{step}" / "model.safetensors") for step in (4, 8, 12)]
+    for name, weight in load_file(averaged / "model.safetensors").items():
+        torch.testing.assert_close(weight, torch.stack([one[name] for one in checkpoints]).mean(0))
+
+    # The same command again has nothing to do; another is told where the folder stands.
+    assert main(["train", *run_flags(run)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert main(["train", *run_flags(run), "--dropout", "0.2"]) == 2
+    assert "holds a run with other flags (--dropout)" in capsys.readouterr().err
+
+
+def run_flags(run):
+    given = json.loads((run / "_run" / "flags.json").read_text())["flags"]
+    words = []
+    for name, value in given.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def test_a_foreign_folder_is_left_alone(flags, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    assert main(["train", *flags(overwrite_output_dir="false")]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"vocab_size": 9000}, "--vocab_size 9000 is more than this text supports"),
+        ({"train_source": "nowhere.en"}, "nowhere.en cannot be read"),
+        ({"batch_tokenz": 5}, "There is no flag --batch_tokenz. Did you mean --batch_tokens?"),
+        ({"d_model": 17}, "sine and cosine come in pairs"),
+        ({"max_steps": "many"}, "--max_steps"),
+        ({"preset": "huge"}, "invalid choice: 'huge'"),
+        ({"validation_target": "nowhere.de"}, "nowhere.de cannot be read"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(flags, capsys, change, sentence):
+    """Exit code 2, and no traceback."""
+    assert main(["train", *flags(**change)]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Traceback" not in error
+
+
+def test_flags_from_a_file_yield_to_the_command_line(flags, tmp_path):
+    """A YAML or JSON file of flags comes first on the line."""
+    from transformer2017.training.arguments import Flags
+
+    file = tmp_path / "flags.yaml"
+    file.write_text("d_model: 64\nwarmup_steps: 7\n")
+    arguments = Flags([str(file), *flags(d_model=32)]).with_recipe("paper-base", with_validation=True)
+    assert arguments.model.d_model == 32
+    assert arguments.training.warmup_steps == 7
+    assert arguments.training.adam_beta2 == 0.98

@@ -1,0 +1,54 @@
+"""The Hub: one call that uploads a finished model folder, and nothing else that lies in it."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from transformer2017.configuration import RunError, UsageError
+
+# Weights, config and code of the model, its tokenizer, its card and the pictures in it: no checkpoints, no corpora.
+UPLOADED = ("*.safetensors", "*.safetensors.index.json", "*.py", "*.spm", "README.md", "*.png")
+UPLOADED_JSON = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "special_tokens_map.json",
+)
+
+
+def push_folder(folder: str | Path, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+    """Uploads model, code, pipeline, tokenizer and card of a folder in one commit.
+
+    Args:
+        folder: As `transformer2017 train` or `save_pretrained` of model and tokenizer wrote it.
+        repo_id: Such as "me/en-de"; made if it is not there.
+        private: Whether a new repository is private; the account's default if None.
+        token: Of the account; the one that `hf auth login` stored if None.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UsageError: If the folder holds no model.
+        RunError: If the Hub cannot be reached or refuses.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise UsageError(f"{folder} holds no model to upload (config.json and *.safetensors)")
+    api = HfApi(token=token)
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=[*UPLOADED, *UPLOADED_JSON],
+            ignore_patterns=["*/*"],  # of the folder itself only
+            commit_message="Upload the model, its tokenizer and its card",
+        )
+    except OfflineModeIsEnabled as error:
+        raise RunError(f"{repo_id} was not uploaded: HF_HUB_OFFLINE is set") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise RunError(f"{repo_id} was not uploaded: {str(error).splitlines()[0]}") from error
+    return str(commit)

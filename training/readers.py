@@ -1,0 +1,171 @@
+"""Pairs from files that hold both sides: TSV, CSV, JSONL, Parquet and TMX, and data sets of the Hub."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformer2017.configuration import UsageError
+
+csv.field_size_limit(2**24)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which part of a row is the source, and which the target."""
+
+    source: str | None = None
+    target: str | None = None
+    source_language: str | None = None
+    target_language: str | None = None
+
+    def pair(self, row: dict[str, Any], where: str) -> tuple[str, str]:
+        """Takes source and target from a row.
+
+        The columns are those named by flag; else `source` and `target`; else those of the languages, inside a
+        column `translation` as the Hub's data sets have it, or beside each other.
+
+        Raises:
+            UsageError: If the row has no such columns.
+        """
+        row = {**row, **row["translation"]} if isinstance(row.get("translation"), dict) else row
+        names = (
+            self.source or ("source" if "source" in row else self.source_language),
+            self.target or ("target" if "target" in row else self.target_language),
+        )
+        if names[0] not in row or names[1] not in row:
+            raise UsageError(
+                f"{where} has the columns {', '.join(map(str, row))}: say which are which, --source_column NAME "
+                "--target_column NAME."
+            )
+        return str(row[names[0]] or ""), str(row[names[1]] or "")
+
+
+def read_pairs_file(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
+    """Reads the pairs of a file, by its ending.
+
+    Raises:
+        UsageError: If the file is missing, of another kind, or not what its ending says.
+    """
+    readers: dict[str, Callable[[Path, Columns], Iterable[tuple[str, str]]]] = {
+        ".tsv": _read_tsv,
+        ".csv": _read_csv,
+        ".jsonl": _read_jsonl,
+        ".parquet": _read_parquet,
+        ".tmx": _read_tmx,
+    }
+    read = readers.get(path.suffix.lower())
+    if read is None:
+        raise UsageError(
+            f"{path}: --train_file takes {', '.join(readers)}; two text files are --train_source and --train_target."
+        )
+    try:
+        yield from read(path, columns)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8: {error.reason}.") from None
+
+
+def read_dataset(
+    name: str, split: str, config: str | None, streaming: bool, columns: Columns
+) -> Iterator[tuple[str, str]]:
+    """Reads the pairs of a data set of the Hub, or of a local folder of one.
+
+    Raises:
+        UsageError: If it cannot be loaded.
+    """
+    import datasets
+
+    try:
+        if Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(name)
+            rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        else:
+            rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
+    except Exception as error:
+        raise UsageError(f"--dataset {name} (split {split}) cannot be loaded: {str(error).splitlines()[0]}") from error
+    for row in rows:
+        yield columns.pair(row, f"--dataset {name}")
+
+
+def _read_tsv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
+    """Two columns without a header; or named ones, if the first line holds the names that the flags give."""
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
+        header: list[str] | None = None
+        for number, line in enumerate(file, start=1):
+            cells = line.rstrip("\r\n").split("\t")
+            if number == 1 and {columns.source or "source", columns.target or "target"} <= set(cells):
+                header = cells
+                continue
+            if len(cells) < 2:
+                raise UsageError(f"{path}, line {number}: a source and a target with a tab between them are needed.")
+            if header is not None:
+                yield columns.pair(dict(zip(header, cells, strict=False)), str(path))
+            else:
+                yield cells[0], cells[1]
+
+
+def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
+    """Named columns, quoted as spreadsheets do."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            yield columns.pair(row, str(path))
+
+
+def _read_jsonl(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
+    """An object a line."""
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UsageError(f"{path}, line {number} is not JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise UsageError(f"{path}, line {number}: an object with source and target is needed.")
+            yield columns.pair(row, f"{path}, line {number}")
+
+
+def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
+    """A group of rows at a time, so that the file may be larger than memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(10_000):
+            for row in batch.to_pylist():
+                yield columns.pair(row, str(path))
+    except pa.ArrowInvalid as error:
+        raise UsageError(f"{path} is not Parquet: {error}") from None
+
+
+def _read_tmx(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
+    """Translation memories: a unit at a time; entities and external documents are refused."""
+    try:
+        from defusedxml.common import DefusedXmlException
+        from defusedxml.ElementTree import ParseError, iterparse
+    except ImportError as error:
+        raise UsageError('TMX files need defusedxml: pip install "transformer2017[tmx]".') from error
+    wanted = (columns.source or columns.source_language, columns.target or columns.target_language)
+    if None in wanted:
+        raise UsageError(f"{path}: say which languages to take, --source_language CODE --target_language CODE.")
+    try:
+        for _, unit in iterparse(path, events=("end",)):
+            if unit.tag != "tu":
+                continue
+            texts = {}
+            for variant in unit.iter("tuv"):
+                language = variant.get("{http://www.w3.org/XML/1998/namespace}lang") or variant.get("lang") or ""
+                segment = variant.find("seg")
+                texts[language.lower()] = texts[language.lower().split("-")[0]] = (
+                    "" if segment is None else " ".join("".join(segment.itertext()).split())
+                )
+            if wanted[0].lower() in texts and wanted[1].lower() in texts:
+                yield texts[wanted[0].lower()], texts[wanted[1].lower()]
+            unit.clear()
+    except (ParseError, DefusedXmlException) as error:
+        raise UsageError(f"{path} is not a TMX file that can be read: {error}") from None
