@@ -57,11 +57,12 @@ class RunFolder:
         Raises:
             UsageError: If the folder holds something else.
         """
-        if overwrite:
-            self._clear()
-        self._refuse_foreign_files()
+        self._refuse_foreign_files(overwrite)
         before = self._flags_before()
         changed = _changes(before, flags) if before is not None else []
+        if overwrite or (changed and not self._has_learnt()):
+            self._clear()
+            changed = []
         if changed and not resume:
             raise UsageError(
                 f"{self.path} holds a run with other flags ({', '.join(changed)}). Give another --output_dir, "
@@ -69,6 +70,10 @@ class RunFolder:
             )
         self.store.mkdir(parents=True, exist_ok=True)
         self._write({"flags": flags, "finished": self.is_finished and not changed})
+
+    def _has_learnt(self) -> bool:
+        """Whether there is a checkpoint or a model to lose: a start that failed on its flags or data leaves none."""
+        return (self.path / MARK).is_file() or bool(checkpoints.checkpoints_of(self.path))
 
     @property
     def is_finished(self) -> bool:
@@ -90,8 +95,8 @@ class RunFolder:
     def _flags_before(self) -> dict[str, Any] | None:
         return self._note().get("flags")
 
-    def _refuse_foreign_files(self) -> None:
-        if not self.path.exists() or self.note.is_file():
+    def _refuse_foreign_files(self, overwrite: bool) -> None:
+        if overwrite or not self.path.exists() or self.note.is_file():
             return
         if not self.path.is_dir():
             raise UsageError(f"--output_dir {self.path} is a file: give a folder.")

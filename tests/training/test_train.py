@@ -60,6 +60,15 @@ def run_flags(run):
     return words
 
 
+def test_a_start_that_failed_on_its_data_does_not_block_the_folder(flags, tmp_path, capsys):
+    """Nothing was learnt, so the corrected command may have the folder."""
+    folder, missing = tmp_path / "run", tmp_path / "missing.de"
+    wrong = [*flags(folder), "--train_target", str(missing)]
+    assert main(["train", *wrong]) == 2
+    assert str(missing) in capsys.readouterr().err
+    assert main(["train", *flags(folder), "--max_steps", "1"]) == 0
+
+
 def test_a_foreign_folder_is_left_alone(flags, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
