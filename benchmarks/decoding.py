@@ -24,6 +24,7 @@ from transformer2017 import Transformer2017Config, Transformer2017ForConditional
 from transformer2017.interchange.ctranslate2 import write_ctranslate2
 from transformer2017.interchange.marian import marian_from
 from transformer2017.modeling.translation import Translator
+from transformer2017.modeling.translation_decoder import keep_freed_memory
 from transformers import AutoTokenizer
 
 PRODUCTS = ("linear", "addmm", "aten::mm", "bmm", "baddbmm", "_dynamic")
@@ -307,6 +308,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
+    keep_freed_memory()  # ours asks for it over a file; the peers in this process have it as well
     lines = [line for line in flags.source.read_text(encoding="utf-8").splitlines() if line.strip()][: flags.lines]
     folder = flags.model
     if flags.base:

@@ -1,5 +1,7 @@
 """Token ids to token ids for many sentences: sorted, batched, refilled, and shared out among workers."""
 
+import ctypes
+import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +36,21 @@ def decoder_of(model: nn.Module, generation: dict[str, Any], **sizes: Any) -> "F
     if sizes["int8"]:
         raise ValueError(f"int8 needs the fast path of decoding, which cannot run: {obstacle or 'processors'}.")
     return BatchDecoder(model, generation, sizes["rows"], sizes["batch_tokens"])
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep what is freed, for the whole process.
+
+    Each step makes logits of some megabytes. By default glibc takes such blocks from the system and gives them back
+    each time, which faults every page anew and makes threads wait for each other. Elsewhere than on Linux, nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    allocator = ctypes.CDLL(None)
+    if hasattr(allocator, "mallopt"):
+        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+        for option in (mmap_threshold, trim_threshold):
+            allocator.mallopt(option, 1 << 30)
 
 
 def batches_of_like_length(lengths: list[int], most: int, batch_tokens: int) -> Iterator[Batch]:
@@ -124,6 +141,9 @@ class FileDecoder:
         self.batch_tokens = batch_tokens
         on_cpu = self.device.type == "cpu"
         self.workers = (torch.get_num_threads() if on_cpu else 1) if workers is None else workers
+
+        if on_cpu and self.workers > 1:
+            keep_freed_memory()
 
     def decode(self, sources: list[list[int]], prompts: list[list[int]] | None = None) -> list[list[Hypothesis]]:
         """The best outputs of each source, in their order."""
