@@ -40,9 +40,8 @@ class InputEmbedding(nn.Module):
         super().__init__()
         self.d_model = config.d_model
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)  # the matrix that all share (§3.4)
-        self.positions = (
-            LearnedPositions(config.learned_positions, config.d_model) if config.learned_positions else None
-        )
+        learned = config.learned_positions  # how many; None: sinusoids, which need no weights
+        self.positions = LearnedPositions(learned, config.d_model) if learned else None
         self.dropout = Dropout(config.dropout)
 
     def forward(
@@ -57,11 +56,11 @@ class InputEmbedding(nn.Module):
             raise ValueError("Give either ids or embeddings: (decoder_)input_ids or (decoder_)inputs_embeds.")
         embedded = self.embed_tokens(ids) if embedded is None else embedded
         positions = torch.arange(embedded.shape[1], device=embedded.device) + past_length  # (length,)
-        if (
-            attention_mask is not None and len(attention_mask.shape) == 2
-        ):  # counted from the end of padding on the left
+        if attention_mask is not None and len(attention_mask.shape) == 2:
             left_padding = (attention_mask.cumsum(-1) == 0).sum(-1, keepdim=True)  # (batch, 1)
-            positions = (positions - left_padding).clamp(min=0)  # (batch, length)
-        learned = self.positions is not None
-        encoded = self.positions(positions) if learned else sinusoidal_encoding(positions, self.d_model)
-        return self.dropout(embedded * self.d_model**0.5 + encoded.to(embedded.dtype))
+            positions = (positions - left_padding).clamp(min=0)  # counted from the first token (batch, length)
+        return self.dropout(embedded * self.d_model**0.5 + self._encode(positions).to(embedded.dtype))
+
+    def _encode(self, positions: Tensor) -> Tensor:
+        """Whole numbers of any shape to (*shape, d_model)."""
+        return sinusoidal_encoding(positions, self.d_model) if self.positions is None else self.positions(positions)

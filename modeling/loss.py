@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 IGNORED_LABEL = -100
-CHUNK = 2**22  # logits that exist at a time where they are not kept: 16 MiB in float32
 
 
 def label_smoothed_cross_entropy(

@@ -99,11 +99,24 @@ def test_model_code_does_not_reach_the_network_or_run_text(file):
             assert node.func.attr not in forbidden - {"compile", "eval"}, f"{name(file)}:{node.lineno}"
 
 
-def test_the_files_that_compute_the_model_are_half_of_marian():
-    """MarianMT has 1,112 lines; ours, docstrings included, stay under half of that."""
-    names = (
-        "__init__", "attention", "configuration_transformer2017", "decoder", "embeddings", "encoder", "feed_forward",
-        "loss", "modeling_transformer2017",
-    )  # fmt: skip
-    files = [ROOT / "modeling" / f"{name}.py" for name in names]
-    assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) < 1112 / 2
+COMPUTE_THE_MODEL = {
+    "__init__", "attention", "configuration_transformer2017", "decoder", "embeddings", "encoder", "feed_forward",
+    "loss", "modeling_transformer2017",
+}  # fmt: skip
+# What makes training fast (same results, tests/modeling/test_training_speed.py), saves, decodes or translates.
+DO_NOT_COMPUTE_IT = {
+    "training_speed", "saved_folder", "padding", "output_length", "documents", "decoding", "decoding_cache",
+    "decoding_linear", "decoding_ranker", "decoding_search", "decoding_step", "translation", "translation_decoder",
+    "translation_review", "pipeline_transformer2017",
+}  # fmt: skip
+
+
+def test_the_files_that_compute_the_model_are_under_half_of_marian():
+    """MarianMT has 1,112 lines; the nine files that compute ours stay under 556 in sum, docstrings included.
+
+    Each file of modeling/ is in one list or the other, so that no new one escapes the count unseen.
+    """
+    files = {file.stem: file for file in (ROOT / "modeling").glob("*.py")}
+    assert set(files) == COMPUTE_THE_MODEL | DO_NOT_COMPUTE_IT
+    lines = {name: len(files[name].read_text(encoding="utf-8").splitlines()) for name in COMPUTE_THE_MODEL}
+    assert sum(lines.values()) < 1112 / 2, lines
