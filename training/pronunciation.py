@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformer2017.configuration import UsageError
 
 from .evaluation import evaluate_files, load_model, translate_lines
@@ -119,11 +118,6 @@ RECIPES = {
 }
 
 
-def is_bfloat16_quick() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware, which makes training quicker."""
-    return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
-
-
 def train_on(files: dict[str, tuple[Path, Path]], recipe: str, folder: Path, more: list[str]) -> Path:
     """Trains on the dictionary by one of the recipes above.
 
@@ -141,7 +135,6 @@ def train_on(files: dict[str, tuple[Path, Path]], recipe: str, folder: Path, mor
         "output_dir": folder,
         **COMMON,
         **RECIPES[recipe],
-        "bf16": is_bfloat16_quick(),
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return train([*words, *more])

@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from . import averaging, card, checkpoints, data, hub, saving, stopping, tokenization
-from .arguments import Flags, RunArguments
+from .arguments import RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
+from .flags import Flags
 from .memory import keep_freed_memory
 from .progress import draw_curves
 from .run_folder import RunFolder
@@ -29,7 +30,7 @@ def train(argv: list[str]) -> Path:
     disable_progress_bar()  # those of transformers, one for each file it writes
     flags = Flags(argv)
     folder = RunFolder(flags.output_dir())
-    with PartialState(cpu=flags.namespace.use_cpu).main_process_first():
+    with PartialState(cpu=flags.use_cpu).main_process_first():
         if claim(folder, flags):
             say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
             return folder.path

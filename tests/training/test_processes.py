@@ -15,7 +15,14 @@ from transformer2017.training.train import train
 @pytest.mark.slow
 def test_two_processes_give_the_curve_and_weights_of_one(flags, tmp_path):
     """With equal global batches, to float32 rounding: one process accumulates what two take at once."""
-    exact = {"dropout": 0.0, "num_train_epochs": 3, "max_steps": -1, "logging_steps": 1, "average_checkpoints": 0}
+    exact = {
+        "dropout": 0.0,
+        "bf16": "false",
+        "num_train_epochs": 3,
+        "max_steps": -1,
+        "logging_steps": 1,
+        "average_checkpoints": 0,
+    }
     one = train(flags("one", gradient_accumulation_steps=2, **exact))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

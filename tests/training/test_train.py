@@ -95,15 +95,3 @@ def test_a_users_mistake_is_one_sentence(flags, capsys, change, sentence):
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
-
-
-def test_flags_from_a_file_yield_to_the_command_line(flags, tmp_path):
-    """A YAML or JSON file of flags comes first on the line."""
-    from transformer2017.training.arguments import Flags
-
-    file = tmp_path / "flags.yaml"
-    file.write_text("d_model: 64\nwarmup_steps: 7\n")
-    arguments = Flags([str(file), *flags(d_model=32)]).with_recipe("paper-base", with_validation=True)
-    assert arguments.model.d_model == 32
-    assert arguments.training.warmup_steps == 7
-    assert arguments.training.adam_beta2 == 0.98

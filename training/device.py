@@ -1,0 +1,27 @@
+"""What the machine has: an accelerator or none, and whether it multiplies bfloat16 in hardware."""
+
+import torch
+
+
+def has_accelerator() -> bool:
+    """Whether there is a GPU or the like (CUDA, ROCm, MPS, XPU, ...)."""
+    return torch.accelerator.is_available()
+
+
+def bfloat16_is_quick(use_cpu: bool) -> bool:
+    """Whether matrices are multiplied in bfloat16 by the hardware, so that autocast to it makes training quicker.
+
+    Args:
+        use_cpu: Whether the run stays on the processor where there is an accelerator.
+    """
+    if use_cpu or not has_accelerator():
+        return _processor_has("avx512_bf16") or _processor_has("amx_tile")
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.accelerator.current_accelerator().type == "xpu"
+
+
+def _processor_has(name: str) -> bool:
+    """Whether torch finds a unit in the processor; its names for that are not public, and may go."""
+    supported = getattr(torch.cpu, f"_is_{name}_supported", None)
+    return supported is not None and supported()

@@ -1,0 +1,169 @@
+"""The words of a command line, read in two steps: the data decides which recipe fills in what was not given."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+from accelerate import PartialState
+from transformer2017.configuration import UsageError
+from transformers import HfArgumentParser
+
+from .arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments, TrainingArguments
+from .device import bfloat16_is_quick, has_accelerator
+from .recipes import RECIPES, SMALL_DATA_PAIRS
+
+LOWER_IS_BETTER = {"loss", "perplexity", "per", "wer"}
+
+
+class Flags:
+    """The words of a command line, read in two steps: the data decides which recipe fills in what was not given.
+
+    Args:
+        argv: The words; the first may be a YAML or JSON file of flags.
+
+    Raises:
+        UsageError: If a flag is unknown or its value is of the wrong kind.
+    """
+
+    def __init__(self, argv: list[str]) -> None:
+        self.argv = list(argv)
+        self.from_file: dict[str, object] = {}
+        if self.argv and not self.argv[0].startswith("-"):
+            self.from_file = read_flag_file(Path(self.argv.pop(0)))
+        self.given = set(self.from_file) | {
+            word.split("=")[0].removeprefix("--").replace("-", "_") for word in self.argv if word.startswith("--")
+        }
+        self.parser = _Parser(
+            [DataArguments, TokenizerArguments, ModelArguments, TrainingArguments],
+            prog="transformer2017 train",
+            usage="transformer2017 train [FLAGS.yaml|FLAGS.json] --FLAG VALUE ...",
+            description="Trains a model from scratch on aligned text, and evaluates it while it trains.",
+            formatter_class=_ReadableHelp,
+            allow_abbrev=False,
+        )
+        self.parser.refuse_unknown(self.from_file)
+        self.parser.set_defaults(**self.from_file)
+        self.namespace = self.parser.parse_args(self.argv)
+
+    def data(self) -> DataArguments:
+        """Where the data is."""
+        names = {one.name for one in dataclasses.fields(DataArguments)}
+        return DataArguments(**{name: value for name, value in vars(self.namespace).items() if name in names})
+
+    def output_dir(self) -> Path:
+        """Where the run's files go."""
+        if not self.namespace.output_dir:
+            raise UsageError("Say where the model goes: --output_dir FOLDER.")
+        return Path(self.namespace.output_dir)
+
+    @property
+    def use_cpu(self) -> bool:
+        """Whether the run stays on the processor: where asked, and where there is nothing else."""
+        return self.namespace.use_cpu or not has_accelerator()
+
+    def as_given(self) -> dict[str, object]:
+        """The flags that the user gave, with their values."""
+        return {name: value for name, value in vars(self.namespace).items() if name in self.given}
+
+    def recipe_for(self, pairs: int) -> str:
+        """The recipe asked for, or the one that suits a corpus of that size."""
+        return self.namespace.recipe or ("small-data" if pairs < SMALL_DATA_PAIRS else "paper-base")
+
+    def with_recipe(self, recipe: str, with_validation: bool) -> RunArguments:
+        """All flags, those not given filled in by the recipe."""
+        self.parser.set_defaults(**{**RECIPES[recipe], "recipe": recipe, **self.from_file})
+        self.parser.set_defaults(**self._implied(with_validation))
+        try:
+            *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
+        except (ValueError, TypeError) as error:
+            raise UsageError(str(error)) from error
+        arguments = RunArguments(*parts, given=self.as_given())
+        if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss
+            arguments.model.label_smoothing = arguments.training.label_smoothing_factor
+            arguments.training.label_smoothing_factor = 0.0
+        return arguments
+
+    def _accumulation(self) -> int:
+        """Batches that a device takes one after the other, so that none exceeds --device_batch_tokens."""
+        batch_tokens = (
+            self.namespace.batch_tokens if "batch_tokens" in self.given else self.parser.get_default("batch_tokens")
+        )
+        return -(-batch_tokens // (self.namespace.device_batch_tokens * PartialState().num_processes))
+
+    def _implied(self, with_validation: bool) -> dict[str, object]:
+        """What follows from the flags that were given."""
+        given, namespace = self.given, self.namespace
+        implied: dict[str, object] = {"use_cpu": self.use_cpu}
+        if not given & {"bf16", "fp16"}:
+            implied["bf16"] = bfloat16_is_quick(self.use_cpu)
+        if "num_train_epochs" in given and "max_steps" not in given:
+            implied["max_steps"] = -1
+        if namespace.device_batch_tokens and "gradient_accumulation_steps" not in given:
+            implied["gradient_accumulation_steps"] = self._accumulation()
+        if not with_validation:
+            return implied | {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
+        of_symbols = namespace.tokenizer_type == "symbols"
+        metric = (
+            namespace.metric_for_best_model if "metric_for_best_model" in given else ("wer" if of_symbols else "bleu")
+        )
+        return implied | {
+            "metric_for_best_model": metric,
+            "greater_is_better": metric.removeprefix("eval_") not in LOWER_IS_BETTER,
+        }
+
+
+class _Parser(HfArgumentParser):
+    """Faults of the user are raised as one sentence, without the list of all flags."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
+        if unknown:
+            self.refuse_unknown([unknown[1].replace("-", "_")])
+        raise UsageError(f"{message}. All flags: {self.prog} --help")
+
+    def refuse_unknown(self, names: Iterable[str]) -> None:
+        """Raises for the first name that is no flag, with the flag it may have been meant for."""
+        known = [action.dest for action in self._actions]
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean --{close[0]}?" if close else ""
+                raise UsageError(f"There is no flag --{name}.{hint} All flags: {self.prog} --help")
+
+
+class _ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
+    """One spelling of each flag, its value's name short, and a default only where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.option_strings[0].startswith("--no_"):
+            return action.help
+        return super()._get_help_string(action)
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=110)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.dest == "help":
+            return super()._format_action_invocation(action)
+        value = "" if action.nargs == 0 else (" " + self._format_args(action, "VALUE"))
+        return action.option_strings[0] + value
+
+
+def read_flag_file(path: Path) -> dict[str, object]:
+    """Reads flags from a YAML or JSON file.
+
+    Raises:
+        UsageError: If it cannot be read, or does not hold names and values.
+    """
+    try:
+        flags = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read as a YAML or JSON file of flags: {error}") from error
+    if not isinstance(flags, dict):
+        raise UsageError(f"{path} must hold flags as names and values, such as `d_model: 256`.")
+    return {str(name).replace("-", "_"): value for name, value in flags.items()}
