@@ -55,6 +55,16 @@ def test_same_command_ends_with_the_weights_of_the_uninterrupted_run(flags, monk
     assert_same_weights(whole / "checkpoint-12", stopped / "checkpoint-12")
 
 
+def test_subword_dropout_goes_on_exactly(flags, monkeypatch):
+    """In the middle of an epoch: what is drawn follows from seed, epoch and pair."""
+    whole = train(flags("whole", bpe_dropout=0.3))
+    with monkeypatch.context() as patch:
+        stop_at(6, patch)
+        with pytest.raises(Stop):
+            train(flags("stopped", bpe_dropout=0.3))
+    assert_same_weights(whole, train(flags("stopped", bpe_dropout=0.3)))
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "seal.json"])
 def test_torn_checkpoint_is_passed_over(flags, monkeypatch, capsys, file):
     """A file that was not written to its end is found out, and the checkpoint before it is used."""
