@@ -113,7 +113,8 @@ def test_full_disk_stops_the_run(flags, monkeypatch, tmp_path):
 def test_killed_process_ends_with_the_weights_of_the_uninterrupted_run(flags, tmp_path, checkpoint):
     """SIGKILL, as soon as a checkpoint's first file is there, so that it may be torn; then the same command again."""
     command = [sys.executable, "-m", "transformer2017", "train"]
-    steps = {"max_steps": 40, "average_checkpoints": 0}
+    # A score that stays at 0 would end the run early, before the last checkpoint that is compared.
+    steps = {"max_steps": 40, "average_checkpoints": 0, "early_stopping_patience": 100}
     subprocess.run([*command, *flags("whole", **steps)], check=True, timeout=300)
     killed = subprocess.Popen([*command, *flags("killed", **steps)])
     awaited = tmp_path / "killed" / f"checkpoint-{checkpoint}" / "model.safetensors"
