@@ -87,7 +87,9 @@ class TokenizerArguments:
 
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "An existing tokenizer: a folder, a name on the Hub, or a tokenizer.json."},
+        metadata={
+            "help": "An existing tokenizer: a folder, a name on the Hub, a tokenizer.json, or a SentencePiece .model."
+        },
     )
     tokenizer_type: str = field(
         default="bpe",
@@ -95,6 +97,9 @@ class TokenizerArguments:
             "help": "What to train: bpe, unigram, wordpiece or symbols.",
             "choices": ["bpe", "unigram", "wordpiece", "symbols"],
         },
+    )
+    add_words: str | None = field(
+        default=None, metadata={"help": "With --model: a file of words, one a line, to add to its vocabulary."}
     )
     symbol_pattern: str = field(
         default=r"\S+",
@@ -132,6 +137,14 @@ ModelArguments = dataclasses.make_dataclass(
                 metadata={"help": "Sizes: a row of the paper's Table 3, or small or tiny.", "choices": list(PRESETS)},
             ),
         ),
+        (
+            "model",
+            str | None,
+            field(
+                default=None,
+                metadata={"help": "Go on from this trained model, a folder or a name on the Hub, with its tokenizer."},
+            ),
+        ),
         *_config_fields(),
     ],
     namespace={
@@ -162,6 +175,13 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     device_batch_tokens: int | None = field(
         default=None,
         metadata={"help": "The most of them that one device takes at once; accumulation makes up the rest."},
+    )
+    bpe_dropout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Pass over merges of subwords at this rate while training (Provilkov et al., 2020), so that words "
+            "fall into other subwords in each epoch."
+        },
     )
     average_checkpoints: int = field(
         default=5,
@@ -257,6 +277,7 @@ class RunArguments:
             f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, "
             f"{rate} after {t.warmup_steps:g} updates of warm-up, "
             f"{length}, in {t.precision}"
+            + (f", BPE-dropout {t.bpe_dropout:g}" if t.bpe_dropout else "")
             + (
                 f", stopping after {t.early_stopping_patience} evaluations without a better score"
                 if t.early_stopping_patience

@@ -33,6 +33,7 @@ TOKENS = pa.schema(
         "target_length": pa.int32(),
     }
 )
+WORDS = pa.schema({"source_words": pa.list_(pa.int32()), "target_words": pa.list_(pa.int32())})
 NOT_A_LANGUAGE = {"txt", "src", "tgt", "trg", "tok", "bpe", "raw", "tsv", "csv", "gz"}
 
 
@@ -225,19 +226,25 @@ def total(dataset: Dataset, column: str) -> int:
 
 
 def tokenize(
-    corpus: Dataset, tokenizer: PreTrainedTokenizerBase, path: Path, max_length: int | None
+    corpus: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    path: Path,
+    max_length: int | None,
+    with_words: bool = False,
 ) -> tuple[Dataset, str]:
     """Turns pairs into token ids with their lengths, in an Arrow file; made once for a corpus and a tokenizer.
 
     Args:
         path: The Arrow file to write, or to use if it was made from the same pairs with the same tokenizer.
         max_length: Pairs with more tokens on a side are left out; None keeps all.
+        with_words: Whether to note of how many tokens each word is, as subword dropout needs.
 
     Returns:
         Rows of `input_ids`, `labels` and both lengths (the end token counted), and a line about what was left out.
     """
     pairs_file = corpus.cache_files[0]["filename"]
-    signature = _signature([(pairs_file,)], {"tokenizer": _vocabulary_digest(tokenizer), "max_length": max_length})
+    settings = {"tokenizer": _vocabulary_digest(tokenizer), "max_length": max_length, "with_words": with_words}
+    signature = _signature([(pairs_file,)], settings)
     if (report := _reusable(path, signature)) is not None:
         return Dataset.from_file(str(path)), report
     left_out = 0
@@ -245,33 +252,49 @@ def tokenize(
     def batches() -> Iterator[dict[str, list]]:
         nonlocal left_out
         for rows in corpus.iter(ROWS_AT_ONCE):
-            batch = tokenize_batch(rows["source"], rows["target"], tokenizer, max_length)
+            batch = tokenize_batch(rows["source"], rows["target"], tokenizer, max_length, with_words)
             left_out += len(rows["source"]) - len(batch["labels"])
             yield batch
 
-    dataset = store(path, TOKENS, batches())
+    dataset = store(path, pa.unify_schemas([TOKENS, WORDS]) if with_words else TOKENS, batches())
     report = f"; {left_out:,} pairs with more than {max_length} tokens on a side left out" if left_out else ""
     _remember(path, signature, report)
     return dataset, report
 
 
 def tokenize_batch(
-    sources: list[str], targets: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    sources: list[str],
+    targets: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    with_words: bool = False,
 ) -> dict[str, list]:
     """Encodes pairs, each side ending in the end token, without those that are too long."""
-    source_ids = tokenizer(sources, return_attention_mask=False)["input_ids"]
-    target_ids = tokenizer(text_target=targets, return_attention_mask=False)["input_ids"]
+    encoded = (
+        tokenizer(sources, return_attention_mask=False),
+        tokenizer(text_target=targets, return_attention_mask=False),
+    )
+    source_ids, target_ids = (side["input_ids"] for side in encoded)
     kept = [
-        (source, target)
-        for source, target in zip(source_ids, target_ids, strict=True)
-        if max_length is None or max(len(source), len(target)) <= max_length
+        i
+        for i, pair in enumerate(zip(source_ids, target_ids, strict=True))
+        if max_length is None or max(map(len, pair)) <= max_length
     ]
-    return {
-        "input_ids": [source for source, _ in kept],
-        "labels": [target for _, target in kept],
-        "source_length": [len(source) for source, _ in kept],
-        "target_length": [len(target) for _, target in kept],
+    columns = {
+        "input_ids": [source_ids[i] for i in kept],
+        "labels": [target_ids[i] for i in kept],
+        "source_length": [len(source_ids[i]) for i in kept],
+        "target_length": [len(target_ids[i]) for i in kept],
     }
+    if with_words:
+        for name, side in zip(WORDS.names, encoded, strict=True):
+            columns[name] = [_tokens_of_words(side.word_ids(i)) for i in kept]
+    return columns
+
+
+def _tokens_of_words(word_ids: list[int | None]) -> list[int]:
+    """Of how many tokens each word is; a special token, of no word, counts as one."""
+    return [len(list(tokens)) for _, tokens in itertools.groupby(word_ids)]
 
 
 def _vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:

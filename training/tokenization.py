@@ -9,6 +9,7 @@ from transformer2017.configuration import UsageError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import TokenizerArguments
+from .sentencepiece_model import load_sentencepiece
 
 PAD, START, END, UNKNOWN = SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>"]
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -45,11 +46,13 @@ def train_tokenizer(
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Loads a tokenizer that exists: a folder (or a name on the Hub), or a `tokenizer.json`.
+    """Loads a tokenizer that exists: a folder (or a name on the Hub), a `tokenizer.json`, or a SentencePiece model.
 
     Raises:
         UsageError: If there is none, or it lacks a token for padding, start, end or unknown.
     """
+    if path.endswith((".model", ".spm")):
+        return load_sentencepiece(path)
     try:
         if path.endswith(".json"):
             return as_pretrained(Tokenizer.from_file(path))

@@ -1,22 +1,25 @@
 """One run, stage by stage: data, tokenizer, tokens, model, training, averaging, the model's folder."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from datasets import Dataset
 from transformer2017.configuration import RunError, Transformer2017Config, UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from . import averaging, card, checkpoints, data, hub, saving, stopping, tokenization
+from . import averaging, card, checkpoints, data, fine_tuning, hub, saving, stopping, tokenization
 from .arguments import RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
 from .flags import Flags
 from .memory import keep_freed_memory
 from .progress import draw_curves
 from .run_folder import RunFolder
+from .subword_dropout import is_byte_pair_encoding
 from .trainer import Transformer2017Trainer
 
 
@@ -34,28 +37,17 @@ def train(argv: list[str]) -> Path:
         if claim(folder, flags):
             say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
             return folder.path
-        corpus = data.training_corpus(flags.data(), folder.store)
-        validation_corpus = data.validation_corpus(flags.data(), folder.store)
-        arguments = flags.with_recipe(
-            flags.recipe_for(len(corpus.pairs)), with_validation=validation_corpus is not None
-        )
-        tokenizer = make_tokenizer(corpus, arguments, folder.store)
-        tokens, left_out = data.tokenize(
-            corpus.pairs, tokenizer, folder.store / "train.tokens.arrow", arguments.data.max_length
-        )
-        validation = None
-        if validation_corpus is not None:
-            file = folder.store / "validation.tokens.arrow"
-            validation = tokenized_validation_set(validation_corpus, tokenizer, file)
+        prepared = prepare(flags, folder.store)
+    corpus, arguments, tokenizer, tokens = prepared.corpus, prepared.arguments, prepared.tokenizer, prepared.tokens
 
     set_seed(arguments.training.seed)
     model = make_model(arguments, tokenizer)
-    say(f"data        {corpus.report}{left_out}")
+    say(f"data        {corpus.report}{prepared.left_out}")
     say(f"tokens      {data.total(tokens, 'target_length'):,} target tokens, a vocabulary of {len(tokenizer):,}")
     say(f"model       {describe(model)}")
     say(f"recipe      {arguments.describe()}")
     trainer = Transformer2017Trainer(
-        model, arguments.training, validation, train_dataset=tokens, processing_class=tokenizer
+        model, arguments.training, prepared.validation, train_dataset=tokens, processing_class=tokenizer
     )
     fit(trainer, folder)
     if trainer.is_world_process_zero():
@@ -63,6 +55,37 @@ def train(argv: list[str]) -> Path:
         finish(trainer, corpus, arguments, scores, folder)
     trainer.accelerator.wait_for_everyone()
     return folder.path
+
+
+@dataclass
+class Prepared:
+    """What a run needs beside its model."""
+
+    arguments: RunArguments
+    corpus: data.Corpus
+    tokenizer: PreTrainedTokenizerBase
+    tokens: Dataset
+    left_out: str  # for the user: pairs that are too long
+    validation: ValidationSet | None
+
+
+def prepare(flags: Flags, store: Path) -> Prepared:
+    """The first stages: data, recipe, tokenizer, tokens; what they make is kept in the folder `store`."""
+    corpus = data.training_corpus(flags.data(), store)
+    validation = data.validation_corpus(flags.data(), store)
+    recipe = flags.recipe_for(len(corpus.pairs))
+    arguments = flags.with_recipe(recipe, with_validation=validation is not None)
+    tokenizer = make_tokenizer(corpus, arguments, store)
+    settle_bpe_dropout(arguments, tokenizer)
+    tokens, left_out = data.tokenize(
+        corpus.pairs,
+        tokenizer,
+        store / "train.tokens.arrow",
+        arguments.data.max_length,
+        with_words=bool(arguments.training.bpe_dropout),
+    )
+    evaluated = validation and tokenized_validation_set(validation, tokenizer, store / "validation.tokens.arrow")
+    return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
 
 
 def say(line: str) -> None:
@@ -80,7 +103,10 @@ def claim(folder: RunFolder, flags: Flags) -> bool:
 
 
 def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that the flags name, the one this run has trained before, or a new one."""
+    """The tokenizer of the model to go on from, the one that flags name, this run's own from before, or a new one."""
+    fine_tuning.refuse_other_sizes(arguments)
+    if arguments.model.model:
+        return fine_tuning.tokenizer_of(arguments)
     if arguments.tokenizer.tokenizer:
         return tokenization.load_tokenizer(arguments.tokenizer.tokenizer)
     kept = store / "tokenizer"
@@ -96,8 +122,25 @@ def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) ->
     return tokenizer
 
 
+def settle_bpe_dropout(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Leaves out subword dropout where the recipe sets it and the tokenizer has no merges.
+
+    Raises:
+        UsageError: If the user asked for what cannot be.
+    """
+    rate = arguments.training.bpe_dropout
+    if not 0 <= rate < 1:
+        raise UsageError(f"--bpe_dropout is a rate from 0 up to, but not including, 1, not {rate:g}.")
+    if rate and not is_byte_pair_encoding(tokenizer):
+        if "bpe_dropout" in arguments.given:
+            raise UsageError("--bpe_dropout needs a tokenizer of byte-pair encoding (--tokenizer_type bpe).")
+        arguments.training.bpe_dropout = 0.0
+
+
 def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Transformer2017ForConditionalGeneration:
-    """A new model of the sizes asked for, with the paper's way of decoding."""
+    """The model to go on from, or a new one of the sizes asked for, with the paper's way of decoding."""
+    if arguments.model.model:
+        return fine_tuning.load_to_go_on(arguments, tokenizer)
     start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     fields = {
         **arguments.model.overrides(),

@@ -20,6 +20,7 @@ from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
 from .progress import ProgressBar, SampleTranslations, TokensPerSecond
 from .schedule import inverse_square_root_schedule, peak_learning_rate
 from .stopping import EarlyStopping, TimeLimit
+from .subword_dropout import DroppedMerges, SubwordDropout
 
 
 class SeedEachUpdate(TrainerCallback):
@@ -42,7 +43,7 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         args: The run's settings.
         validation: Sentences to evaluate on; without them, `eval_dataset` is evaluated as in `Seq2SeqTrainer`.
         **kwargs: As for `Seq2SeqTrainer`. `train_dataset` has rows of `input_ids`, `labels`, `source_length` and
-            `target_length`, as `data.tokenize` makes them.
+            `target_length`, as `data.tokenize` makes them; for `bpe_dropout`, `with_words`.
     """
 
     args: TrainingArguments
@@ -87,12 +88,17 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             process_index=self.args.process_index,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
+        pairs, dropout = self.train_dataset, self.args.bpe_dropout
+        if dropout:
+            merges = DroppedMerges(self.processing_class, dropout, sampler.seed)
+            pairs = SubwordDropout(pairs, merges, sampler, self.model.config.learned_positions)
         return TokenBatchLoader(
-            self.train_dataset,
+            pairs,
             batch_sampler=sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
-            persistent_workers=self.args.dataloader_persistent_workers,
+            # Those that outlive an epoch would not hear of the next one, from which subword dropout draws.
+            persistent_workers=self.args.dataloader_persistent_workers and not dropout,
             prefetch_factor=self.args.dataloader_prefetch_factor,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )

@@ -55,6 +55,16 @@ def test_same_command_ends_with_the_weights_of_the_uninterrupted_run(flags, monk
     assert_same_weights(whole / "checkpoint-12", stopped / "checkpoint-12")
 
 
+def test_subword_dropout_goes_on_exactly(flags, monkeypatch):
+    """In the middle of an epoch: what is drawn follows from seed, epoch and pair."""
+    whole = train(flags("whole", bpe_dropout=0.3))
+    with monkeypatch.context() as patch:
+        stop_at(6, patch)
+        with pytest.raises(Stop):
+            train(flags("stopped", bpe_dropout=0.3))
+    assert_same_weights(whole, train(flags("stopped", bpe_dropout=0.3)))
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "seal.json"])
 def test_torn_checkpoint_is_passed_over(flags, monkeypatch, capsys, file):
     """A file that was not written to its end is found out, and the checkpoint before it is used."""
@@ -103,7 +113,8 @@ def test_full_disk_stops_the_run(flags, monkeypatch, tmp_path):
 def test_killed_process_ends_with_the_weights_of_the_uninterrupted_run(flags, tmp_path, checkpoint):
     """SIGKILL, as soon as a checkpoint's first file is there, so that it may be torn; then the same command again."""
     command = [sys.executable, "-m", "transformer2017", "train"]
-    steps = {"max_steps": 24, "average_checkpoints": 0}
+    # A score that stays at 0 would end the run early, before the last checkpoint that is compared.
+    steps = {"max_steps": 40, "average_checkpoints": 0, "early_stopping_patience": 100}
     subprocess.run([*command, *flags("whole", **steps)], check=True, timeout=300)
     killed = subprocess.Popen([*command, *flags("killed", **steps)])
     awaited = tmp_path / "killed" / f"checkpoint-{checkpoint}" / "model.safetensors"
@@ -114,4 +125,4 @@ def test_killed_process_ends_with_the_weights_of_the_uninterrupted_run(flags, tm
     assert killed.wait(60) == -signal.SIGKILL
     subprocess.run([*command, *flags("killed", **steps)], check=True, timeout=300)
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
-    assert_same_weights(tmp_path / "whole" / "checkpoint-24", tmp_path / "killed" / "checkpoint-24")
+    assert_same_weights(tmp_path / "whole" / "checkpoint-40", tmp_path / "killed" / "checkpoint-40")

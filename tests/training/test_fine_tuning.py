@@ -1,0 +1,52 @@
+"""Going on from a trained model: the oracle is that model."""
+
+import torch
+from transformer2017.cli import main
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+SIZES = ("preset", "d_model", "d_ff", "num_heads", "encoder_layers", "decoder_layers", "vocab_size")
+
+
+def without_sizes(words: list[str]) -> list[str]:
+    pairs = zip(words[::2], words[1::2], strict=True)
+    return [word for flag, value in pairs if flag[2:] not in SIZES for word in (flag, value)]
+
+
+def test_a_model_goes_on_with_new_words(flags, tmp_path, capsys):
+    """A rate of 0 leaves the weights as they were; new rows begin as the mean of the subwords' and stay tied."""
+    assert main(["train", *flags(max_steps=2, save_steps=2, eval_steps=2)]) == 0
+    words = tmp_path / "words"
+    words.write_text("zebra\n\nQuagga\n")
+    more = without_sizes(
+        flags(
+            "tuned", model=tmp_path / "run", add_words=words, learning_rate=0, max_steps=2, save_steps=2, eval_steps=2
+        )
+    )
+    assert main(["train", *more, "--average_checkpoints", "0"]) == 0
+    old, new = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("run", "tuned"))
+    assert new("one zebra zebras Quagga.")["input_ids"] == [
+        *old("one", add_special_tokens=False)["input_ids"], len(old),
+        *old("zebras", add_special_tokens=False)["input_ids"], len(old) + 1, *old(".")["input_ids"][-2:],
+    ]  # fmt: skip
+    assert new.decode(new("one zebra Quagga.")["input_ids"], skip_special_tokens=True) == "one zebra Quagga."
+    before, after = (AutoModelForSeq2SeqLM.from_pretrained(tmp_path / name) for name in ("run", "tuned"))
+    rows = after.get_input_embeddings().weight
+    assert after.config.vocab_size == len(new) == len(old) + 2 == len(rows)
+    assert after.lm_head.weight is rows
+    torch.testing.assert_close(rows[: len(old)], before.get_input_embeddings().weight)
+    parts = before.get_input_embeddings().weight[old("zebra", add_special_tokens=False)["input_ids"]]
+    torch.testing.assert_close(rows[len(old)], parts.mean(0))
+
+    capsys.readouterr()
+    assert main(["train", *more[:-2], "--output_dir", str(tmp_path / "x"), "--preset", "base"]) == 2
+    assert "leave out --preset" in capsys.readouterr().err
+    words.write_text("good\nCOVID-19\n")
+    assert main(["train", *more, "--output_dir", str(tmp_path / "y")]) == 2
+    assert "line 2: 'COVID-19' is not one word to this tokenizer" in capsys.readouterr().err
+
+
+def test_words_need_a_model(flags, capsys):
+    assert main(["train", *flags(add_words="words")]) == 2
+    assert "give --model FOLDER too" in capsys.readouterr().err
+    assert main(["train", *without_sizes(flags("other", model="nowhere"))]) == 2
+    assert "--model nowhere has no tokenizer that can be loaded" in capsys.readouterr().err

@@ -1,0 +1,45 @@
+"""SentencePiece models: the oracle is SentencePiece."""
+
+import random
+
+import pytest
+from transformer2017.configuration import UsageError
+from transformer2017.training.tokenization import load_tokenizer
+from transformers import AutoTokenizer
+
+sentencepiece = pytest.importorskip("sentencepiece")
+pytest.importorskip("google.protobuf")
+LINES = ["Two dogs run in the snow.", "Zwei Hunde laufen im Schnee.", "A dog's bowl, 24 cats!", "Straße und Maße"]
+
+
+def trained(folder, kind, **settings):
+    letters = random.Random(0)
+    words = ["".join(letters.choices("abcdefgäß", k=letters.randint(1, 7))) for _ in range(300)]
+    lines = [" ".join(letters.choices(words, k=8)) for _ in range(300)] + LINES * 5
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_prefix=str(folder / "x"), vocab_size=400, model_type=kind,
+        hard_vocab_limit=False, minloglevel=2, **settings,
+    )  # fmt: skip
+    return str(folder / "x.model"), lines
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+@pytest.mark.parametrize("byte_fallback", [True, False])
+def test_tokens_are_those_of_sentencepiece(tmp_path, kind, byte_fallback):
+    """On every line, after saving and loading too; a token for padding is added."""
+    path, lines = trained(tmp_path, kind, byte_fallback=byte_fallback)
+    load_tokenizer(path).save_pretrained(tmp_path / "saved")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    original = sentencepiece.SentencePieceProcessor(model_file=path)
+    assert tokenizer(lines)["input_ids"] == [[*ids, original.eos_id()] for ids in original.encode(lines)]
+    assert tokenizer.decode(tokenizer(LINES[0])["input_ids"], skip_special_tokens=True) == LINES[0]
+    assert tokenizer.pad_token_id == original.get_piece_size()
+
+
+def test_what_cannot_be_converted_is_refused(tmp_path):
+    path, _ = trained(tmp_path, "char")
+    with pytest.raises(UsageError, match="of words or characters"):
+        load_tokenizer(path)
+    (tmp_path / "no.model").write_bytes(b"no")
+    with pytest.raises(UsageError, match="no SentencePiece model"):
+        load_tokenizer(str(tmp_path / "no.model"))

@@ -1,0 +1,168 @@
+"""A run looked at before it begins: a batch as text, lengths, unknown words, an overfit, and what it will take."""
+
+import copy
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from .batching import IGNORED_LABEL
+from .flags import Flags
+from .memory import keep_freed_memory
+from .train import Prepared, describe, make_model, prepare, say
+from .trainer import Transformer2017Trainer
+
+PAIRS = 100  # to overfit
+NEAR = 0.1  # nats above the floor that count as learnt
+MOST_UPDATES = 400
+MEASURED, UNMEASURED = 12, 3  # updates whose time is taken, and those before them
+
+
+def examine(argv: list[str]) -> bool:
+    """Prints what it finds.
+
+    Returns:
+        Whether the run may be begun: the overfit was reached, with finite gradients.
+    """
+    keep_freed_memory()
+    flags = Flags(argv)
+    with tempfile.TemporaryDirectory() as store:
+        prepared = prepare(flags, Path(store))
+        arguments = prepared.arguments.training
+        arguments.output_dir = store
+        set_seed(arguments.seed)
+        model = make_model(prepared.arguments, prepared.tokenizer)
+        say(f"model       {describe(model)}")
+        say(f"recipe      {prepared.arguments.describe()}")
+        show_data(prepared)
+        show_batch(prepared, model)
+        fresh = copy.deepcopy(model)
+        trainer = Transformer2017Trainer(
+            model, arguments, prepared.validation, train_dataset=prepared.tokens, processing_class=prepared.tokenizer
+        )
+        show_budget(trainer)
+        return overfit(fresh.to(arguments.device), prepared, trainer)
+
+
+def show_data(prepared: Prepared) -> None:
+    """Lengths, what is left out, and unknown words."""
+    say(f"data        {prepared.corpus.report}{prepared.left_out}")
+    columns = prepared.tokens.data
+    for side in ("source", "target"):
+        lengths = columns.column(f"{side}_length").to_numpy()
+        quarter, half, most, longest = np.percentile(lengths, [25, 50, 99, 100]).astype(int)
+        say(f"{side}      tokens a sentence: quartile {quarter}, median {half}, 99% {most}, longest {longest}")
+    unknown, total = 0, 0
+    for rows in prepared.tokens.iter(1000):
+        for ids in (*rows["input_ids"], *rows["labels"]):
+            unknown += ids.count(prepared.tokenizer.unk_token_id)
+            total += len(ids)
+    say(f"unknown     {100 * unknown / total:.3f}% of {total:,} tokens")
+
+
+def show_batch(prepared: Prepared, model: Any) -> None:
+    """A pair as the model gets it: the decoder's input is the labels, shifted right behind the start token (§3.1)."""
+    config, row = model.config, prepared.tokens[0]
+    labels = torch.tensor([[*row["labels"], IGNORED_LABEL]])
+    shifted = model.prepare_decoder_input_ids_from_labels(labels)[0].tolist()
+    rows = {"source": row["input_ids"], "decoder in": shifted, "labels": labels[0].tolist()}
+    say("a pair      as the model gets it, with one place of padding on the target side")
+    for name, ids in rows.items():
+        words = ["(ignored)" if i == IGNORED_LABEL else prepared.tokenizer.convert_ids_to_tokens(i) for i in ids]
+        say(f"    {name:<11} {' '.join(words)}\n    {'':<11} {' '.join(map(str, ids))}")
+    special = {"start": config.decoder_start_token_id, "pad": config.pad_token_id, "end": config.eos_token_id}
+    say("    " + ", ".join(f"{name} {i} {prepared.tokenizer.convert_ids_to_tokens(i)}" for name, i in special.items()))
+
+
+def smoothing_floor(smoothing: float, vocab_size: int) -> float:
+    """The least loss that label smoothing allows (§5.4): the entropy of the smoothed distribution, in nats."""
+    other = smoothing / vocab_size
+    right = 1 - smoothing + other
+    return -right * math.log(right) - ((vocab_size - 1) * other * math.log(other) if other else 0.0)
+
+
+def overfit(model: Any, prepared: Prepared, trainer: Transformer2017Trainer) -> bool:
+    """Learns some pairs by heart, without dropout: a model that cannot has a fault, and more data will not mend it."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    count = min(PAIRS, len(prepared.tokens))
+    batch = trainer.data_collator([prepared.tokens[i] for i in range(count)])
+    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+    floor = smoothing_floor(model.config.label_smoothing, model.config.vocab_size)
+    rate = min(2e-3, 0.4 / model.config.d_model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9)
+    loss, model = math.inf, model.train()
+    for update in range(1, MOST_UPDATES + 1):
+        optimizer.param_groups[0]["lr"] = rate * min(1, update / 40)
+        with trainer.autocast_smart_context_manager():
+            value = model(**batch).loss
+        value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not (torch.isfinite(norm) and torch.isfinite(value)):
+            say(f"overfit     FAILED: loss {value.item()}, gradient norm {norm.item()} at update {update}")
+            return False
+        optimizer.step()
+        optimizer.zero_grad()
+        loss = value.item()
+        if loss < floor + NEAR:
+            break
+    reached = loss < floor + NEAR
+    say(
+        f"overfit     {'' if reached else 'FAILED: '}{count} pairs, loss {loss:.3f} after {update} updates; "
+        f"label smoothing {model.config.label_smoothing:g} allows no less than {floor:.3f}; gradients finite"
+    )
+    return reached
+
+
+def show_budget(trainer: Transformer2017Trainer) -> None:
+    """Time and memory, from some updates of the run's own batches: evaluations and checkpoints come on top."""
+    seconds = seconds_per_update(trainer)
+    *_, updates = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    say(
+        f"budget      {seconds:.2f} s an update, {updates:,} updates: {updates * seconds / 3600:.2f} hours "
+        f"at most, evaluations and checkpoints not counted; {peak_gibibytes(trainer.args.device):.1f} GiB of memory"
+    )
+
+
+def seconds_per_update(trainer: Transformer2017Trainer) -> float:
+    """Takes updates as the run will, at a rate of 0, and gives the mean of their seconds."""
+    optimizer, batches = trainer.create_optimizer(), _without_end(trainer)
+    optimizer.param_groups[0]["lr"] = 0.0
+    for update in range(UNMEASURED + MEASURED):
+        if update == UNMEASURED:
+            began = _now(trainer.args.device)
+        share = [next(batches) for _ in range(trainer.args.gradient_accumulation_steps)]
+        tokens = sum((batch["labels"] != IGNORED_LABEL).sum() for batch in share)
+        for batch in share:
+            trainer.training_step(trainer.model, batch, tokens.to(trainer.args.device))
+        optimizer.step()
+        optimizer.zero_grad()
+    return (_now(trainer.args.device) - began) / MEASURED
+
+
+def _without_end(trainer: Transformer2017Trainer) -> Iterator[dict[str, torch.Tensor]]:
+    while True:
+        yield from trainer.get_train_dataloader()
+
+
+def _now(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
+def peak_gibibytes(device: torch.device) -> float:
+    """The most memory used so far: of the GPU, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

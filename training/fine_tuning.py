@@ -1,0 +1,109 @@
+"""Going on from a trained model: its weights and its tokenizer, with new words added to both if asked."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models
+from transformer2017.configuration import UsageError
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .arguments import RunArguments
+from .evaluation import load_model
+from .tokenization import SPACE
+
+# What may change without changing what the weights mean.
+RATES = {"dropout", "attention_dropout", "activation_dropout", "label_smoothing"}
+OF_THE_TOKENIZER = {"tokenizer", "tokenizer_type", "symbol_pattern"}
+
+
+def refuse_other_sizes(arguments: RunArguments) -> None:
+    """Raises where flags ask for another model or tokenizer than the one that --model names.
+
+    Raises:
+        UsageError: Naming the flags.
+    """
+    if arguments.model.model is None:
+        if arguments.tokenizer.add_words:
+            raise UsageError("--add_words adds to a trained model's vocabulary: give --model FOLDER too.")
+        return
+    sizes = {"preset", *arguments.model.overrides()} - RATES | OF_THE_TOKENIZER
+    if refused := sorted(sizes & set(arguments.given)):
+        raise UsageError(f"--model has its own sizes and tokenizer: leave out {', '.join('--' + n for n in refused)}.")
+
+
+def tokenizer_of(arguments: RunArguments) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model that --model names, with the words of --add_words."""
+    name = arguments.model.model
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--model {name} has no tokenizer that can be loaded: {str(error).splitlines()[0]}"
+        ) from error
+    return add_words(tokenizer, Path(arguments.tokenizer.add_words)) if arguments.tokenizer.add_words else tokenizer
+
+
+def add_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedTokenizerBase:
+    """Makes each word of a file, one a line, a token of its own; all other words keep their tokens.
+
+    A word of byte-pair encoding becomes an entry that whole words are looked up in before any merge. In the midst of a
+    word, or behind a punctuation mark, it is made of subwords as before.
+
+    Raises:
+        UsageError: If the file cannot be read, or a line is not one word to this tokenizer.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, models.BPE | models.WordLevel):
+        raise UsageError("--add_words works with tokenizers of byte-pair encoding or symbols, not with this model's.")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--add_words {file} cannot be read: {error}") from error
+    description = json.loads(backend.to_str())
+    vocab = description["model"]["vocab"]
+    for number, word in enumerate(map(str.strip, lines), start=1):
+        if not word:
+            continue
+        normal = backend.normalizer.normalize_str(word) if backend.normalizer else word
+        parts = [part for part, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+        if len(parts) != 1:
+            raise UsageError(
+                f"{file}, line {number}: {word!r} is not one word to this tokenizer, which parts it into "
+                f"{' '.join(part.replace(SPACE, '') for part in parts) or 'nothing'}."
+            )
+        vocab.setdefault(parts[0], len(vocab))
+    if isinstance(backend.model, models.BPE):
+        description["model"]["ignore_merges"] = True
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(description))
+    return tokenizer
+
+
+def load_to_go_on(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model that --model names, with rows for new words, each the mean of the rows that its word had before.
+
+    Raises:
+        UsageError: If there is no such model, or it is of another kind.
+    """
+    name = str(arguments.model.model)
+    model, former = load_model(name)
+    if model.config.model_type != "transformer2017":
+        raise UsageError(f"--model {name} is a {model.config.model_type}: `transformer2017 import` may read it.")
+    for field, value in arguments.model.overrides().items():
+        if field in RATES:
+            setattr(model.config, field, value)
+    if arguments.model.overrides().keys() & RATES:  # modules took their rates when they were made
+        weights = model.state_dict()
+        config, generation = model.config, model.generation_config
+        model = type(model)(config)
+        model.load_state_dict(weights)
+        model.generation_config = generation
+    before = model.config.vocab_size
+    if len(tokenizer) > before:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        rows = model.get_input_embeddings().weight
+        with torch.no_grad():
+            for number in range(before, len(tokenizer)):
+                word = tokenizer.convert_ids_to_tokens(number).replace(SPACE, "")
+                rows[number] = rows[former(word, add_special_tokens=False)["input_ids"]].mean(0)
+    return model
