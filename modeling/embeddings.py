@@ -59,7 +59,8 @@ class InputEmbedding(nn.Module):
         if attention_mask is not None and len(attention_mask.shape) == 2:
             left_padding = (attention_mask.cumsum(-1) == 0).sum(-1, keepdim=True)  # (batch, 1)
             positions = (positions - left_padding).clamp(min=0)  # counted from the first token (batch, length)
-        return self.dropout(embedded * self.d_model**0.5 + self._encode(positions).to(embedded.dtype))
+        encoded = self._encode(positions)
+        return self.dropout(embedded * self.d_model**0.5 + encoded.to(embedded.dtype))
 
     def _encode(self, positions: Tensor) -> Tensor:
         """Whole numbers of any shape to (*shape, d_model)."""
