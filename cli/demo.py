@@ -15,7 +15,7 @@ def run(argv: list[str]) -> int:
         "--recipe",
         choices=["quick", "full"],
         default="quick",
-        help="quick: some minutes on two cores; full: until it matches the published figures (default: quick)",
+        help="quick: some minutes on two cores; full: some hours, towards the published figures (default: quick)",
     )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pronunciation"), help="(default: %(default)s)")
     flags, rest = parser.parse_known_args(argv)

@@ -18,10 +18,10 @@ RECIPES: dict[str, dict[str, object]] = {
     "small-data": {
         "preset": "small",
         "dropout": 0.3,
-        "vocab_size": 8_000,
-        "batch_tokens": 4096,
+        "vocab_size": 6_000,
+        "batch_tokens": 3072,
         "learning_rate": 1e-3,
-        "warmup_steps": 1000,
+        "warmup_steps": 800,
         "max_steps": -1,
         "num_train_epochs": 40,
         "eval_strategy": "epoch",
