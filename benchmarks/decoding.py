@@ -283,6 +283,28 @@ def whole_processes(bench: Bench) -> None:
     bench.compare(name, lambda: run(scripts[0]) and None, lambda: run(scripts[1]) and None)
 
 
+def exactness(bench: Bench) -> None:
+    """How many sentences have the tokens that transformers' own loop gives, by beam size and `early_stopping`."""
+    batches = bench.batches(32)
+    for beams in (1, 4, 8):
+        for early_stopping in (False, True, "never") if beams > 1 else (False,):
+            given = {"num_beams": beams, "early_stopping": early_stopping} if beams > 1 else {}
+            ours, theirs = (bench.generate(bench.model, batches, fast=fast, **given) for fast in (True, False))
+            same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+            print(f"beam {beams}, early_stopping={early_stopping}: {same} of {len(ours)} alike", flush=True)
+
+
+def quality(bench: Bench, target: Path) -> None:
+    """BLEU of each precision."""
+    import sacrebleu
+
+    references = target.read_text(encoding="utf-8").splitlines()[: len(bench.lines)]
+    for precision in ("float32", "bfloat16", "int8"):
+        translator = bench.translator(precision, num_beams=4)
+        hypotheses = [translation.text for translation in translator.translate(bench.lines)]
+        print(f"{precision}: BLEU {sacrebleu.corpus_bleu(hypotheses, [references]).score:.2f}", flush=True)
+
+
 def random_base(folder: Path, tokenizer: Any) -> None:
     """The paper's base shape with random weights, whose outputs all have the length that the limit gives them."""
     torch.manual_seed(2017)
@@ -305,6 +327,8 @@ def main() -> None:
     parser.add_argument("--max_new_tokens", type=int, default=64, help="of all outputs (%(default)s)")
     parser.add_argument("--only", nargs="*", help="rows whose names hold one of these words")
     parser.add_argument("--base", action="store_true", help="the base shape with random weights instead")
+    parser.add_argument("--exact", action="store_true", help="count sentences that are as transformers' own instead")
+    parser.add_argument("--target", type=Path, help="reference translations: print BLEU of each precision instead")
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)

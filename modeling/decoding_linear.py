@@ -26,17 +26,24 @@ class PlainLinear:
 class PackedLinear:
     """The same on the CPU, with weights laid out once for oneDNN: float32, or bfloat16 between float32 activations.
 
-    At 4 rows against 8,000 words the packed product takes a fifth of the plain one's time (docs/decoding.md).
+    At 4 rows against 8,000 words the packed product takes a fifth of the plain one's time; at one row the plain one is
+    the quicker, unless the matrix is large (docs/decoding.md).
     """
+
+    LARGE = 1 << 20  # weights
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool = False) -> None:
         self.dtype = weight.dtype
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         self.bias = bias
         self.after = "relu" if relu else "none"
+        small = weight.dtype == torch.float32 and weight.numel() < self.LARGE
+        self.one_row = PlainLinear(weight, bias, relu) if small else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, in) to (rows, out), in the type of x."""
+        if self.one_row is not None and len(x) == 1:
+            return self.one_row(x)
         y = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.packed, self.bias, self.after, [], "")
         return y.to(x.dtype)
 
