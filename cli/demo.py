@@ -2,6 +2,8 @@
 
 import argparse
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 # Words that the dictionary does not have.
@@ -44,10 +46,11 @@ def describe(scores: dict[str, float]) -> str:
 
 
 def next_commands(folder: Path, files: dict[str, tuple[Path, Path]]) -> list[str]:
-    """Three commands that work as printed."""
+    """Three commands that work as printed, from where this one was started."""
+    command = "transformer2017" if shutil.which("transformer2017") else shlex.quote(sys.argv[0])
     model, source, target = (shlex.quote(str(path)) for path in (folder, *files["test"]))
     return [
-        f"echo attention | transformer2017 translate {model}",
-        f"transformer2017 evaluate {model} --source {source} --target {target}",
-        f"transformer2017 demo --recipe full --output_dir {shlex.quote(str(folder) + '-full')}",
+        f"echo attention | {command} translate {model}",
+        f"{command} evaluate {model} --source {source} --target {target}",
+        f"{command} demo --recipe full --output_dir {shlex.quote(str(folder) + '-full')}",
     ]
