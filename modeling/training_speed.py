@@ -97,9 +97,12 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         chunk = max(1, CHUNK // vocab_size)
         for x, y, d_x in zip(states.split(chunk), labels.split(chunk), d_states.split(chunk), strict=True):
             right = y.unsqueeze(-1)  # (chunk, 1)
-            log_p = torch.log_softmax(nn.functional.linear(x, weight, bias).to(wide), dim=-1)  # (chunk, vocab_size)
-            loss -= (1 - smoothing) * log_p.gather(-1, right).sum() + smoothing / vocab_size * log_p.sum()
-            gradient = log_p.exp_().sub_(smoothing / vocab_size)
+            logits = nn.functional.linear(x, weight, bias).to(wide)  # (chunk, vocab_size)
+            loss -= (1 - smoothing) * logits.gather(-1, right).sum() + smoothing / vocab_size * logits.sum()
+            largest = logits.amax(-1)  # (chunk,)
+            probabilities = torch.softmax(logits, dim=-1)  # quicker than log_softmax and exp
+            loss += (largest - probabilities.amax(-1).log()).sum()  # the log-sum-exps of the logits
+            gradient = probabilities.sub_(smoothing / vocab_size)
             gradient.scatter_add_(-1, right, gradient.new_full(right.shape, smoothing - 1))
             gradient_of_weights = gradient.to(weight.dtype)
             torch.mm(gradient_of_weights, weight, out=d_x)
