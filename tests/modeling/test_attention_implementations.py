@@ -9,7 +9,7 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def kernel(query, key, value, *, softmax_scale, causal):
-    """What `flash_attn_func` computes, written out: all (batch, length, heads, d); causal aligns the last positions."""
+    """What `flash_attn_func` computes, all (batch, length, heads, d); causal aligns the last positions."""
     assert query.shape[-1] == key.shape[-1] == value.shape[-1], "flash attention takes one width"
     scores = torch.einsum("bihd,bjhd->bhij", query, key) * softmax_scale
     if causal:
