@@ -8,6 +8,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_transformer2017 import Transformer2017Config
+from .flash_attention import fit_flash_attention
 from .training_speed import in_float32_on_cpu, project_together
 
 
@@ -70,7 +71,9 @@ class MultiHeadAttention(nn.Module):
         else:
             (query,) = self._project(x, self.w_q)
             key, value = self._recall(memory, cache)  # (batch, heads, source_len, d_k)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, scaled_dot_product_attention)
+        given = (self.config._attn_implementation, query, key, value, attention_mask, memory is not None)
+        implementation, query, key, attention_mask = fit_flash_attention(*given)  # which leaves the others as they are
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, scaled_dot_product_attention)
         attend = in_float32_on_cpu(attend) if self.training else attend
         rate = self.config.attention_dropout if self.training else 0.0
         heads, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=rate, **kwargs)
@@ -89,4 +92,4 @@ class MultiHeadAttention(nn.Module):
             cache.is_updated[self.layer_idx] = True
             return cache.cross_attention_cache.update(*self._project(memory, self.w_k, self.w_v), self.layer_idx)
         layer = cache.cross_attention_cache.layers[self.layer_idx]
-        return layer.keys, layer.values
+        return layer.keys.to(memory.device), layer.values.to(memory.device)  # an offloaded cache keeps them elsewhere

@@ -103,11 +103,12 @@ COMPUTE_THE_MODEL = {
     "__init__", "attention", "configuration_transformer2017", "decoder", "embeddings", "encoder", "feed_forward",
     "loss", "modeling_transformer2017",
 }  # fmt: skip
-# What makes training fast (same results, tests/modeling/test_training_speed.py), saves, decodes or translates.
+# What makes training fast (same results, tests/modeling/test_training_speed.py), makes up for what transformers' flash
+# attention lacks (same results, tests/modeling/test_attention_implementations.py), saves, decodes or translates.
 DO_NOT_COMPUTE_IT = {
-    "training_speed", "saved_folder", "padding", "output_length", "documents", "decoding", "decoding_cache",
-    "decoding_linear", "decoding_ranker", "decoding_search", "decoding_step", "translation", "translation_decoder",
-    "translation_review", "pipeline_transformer2017",
+    "training_speed", "flash_attention", "saved_folder", "padding", "output_length", "documents", "decoding",
+    "decoding_cache", "decoding_linear", "decoding_ranker", "decoding_search", "decoding_step", "translation",
+    "translation_decoder", "translation_review", "pipeline_transformer2017",
 }  # fmt: skip
 
 

@@ -47,6 +47,25 @@ def test_lora_on_the_attention_projections(model, batch, tmp_path):
     assert_greedy(merged, batch["input_ids"])
 
 
+def test_lora_trains_with_gradient_checkpointing(model, batch):
+    """The base is frozen, and still the gradients of the adapters are those without checkpointing."""
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, target_modules=["w_q", "w_v"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, lora).train()
+
+    def gradients():
+        adapted.zero_grad()
+        torch.manual_seed(3)
+        adapted(**batch).loss.backward()
+        return [parameter.grad.clone() for parameter in adapted.parameters() if parameter.requires_grad]
+
+    expected = gradients()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    assert model.is_gradient_checkpointing
+    torch.testing.assert_close(gradients(), expected)
+    assert all(gradient.any() for gradient in expected)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_dynamic_int8_quantisation(model, scramble, batch):

@@ -63,8 +63,10 @@ def test_padding_on_the_left_changes_no_output(model, source, mode):
 @pytest.mark.parametrize("mode", ["greedy", "beam"])
 @pytest.mark.parametrize("cache", ["dynamic", "static", "offloaded", "offloaded_static"])
 def test_every_cache_gives_the_same_output(model, source, mode, cache):
-    if cache.startswith("offloaded") and not torch.cuda.is_available():
-        pytest.skip("offloading moves keys and values between an accelerator and the CPU")
+    if cache.startswith("offloaded"):
+        if not torch.cuda.is_available():
+            pytest.skip("offloading moves keys and values between an accelerator and the CPU")
+        model, source = model.to("cuda"), source.to("cuda")
     given = generate(model, source, cache_implementation=cache, disable_compile=True, **MODES[mode])
     assert given.tolist() == generate(model, source, **MODES[mode]).tolist()
 
@@ -132,6 +134,15 @@ def test_prompt_lookup_gives_the_greedy_output(model, source):
     assert generate(model, source[:1], prompt_lookup_num_tokens=2).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("helper", [{"prompt_lookup_num_tokens": 2}, "assistant_model"], ids=str)
+def test_helped_decoding_stops_at_the_end_token(model, source, helper):
+    """Though the guesses go on behind it."""
+    helper = {helper: model} if isinstance(helper, str) else helper
+    free = generate(model, source[:1])[0].tolist()
+    ended = generate(model, source[:1], eos_token_id=free[4], **helper)[0].tolist()
+    assert ended == free[: free.index(free[4]) + 1]
+
+
 @pytest.mark.parametrize("mode", ["greedy", "beam"])
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_a_forced_prefix_is_continued(model, source, mode, cache):
@@ -174,6 +185,17 @@ def test_generation_from_embeddings_and_from_encoder_outputs(model, source, mode
     assert generate(model, None, inputs_embeds=rows, attention_mask=mask, **MODES[mode]).tolist() == expected
     encoded = model.get_encoder()(source, mask)
     assert generate(model, None, encoder_outputs=encoded, attention_mask=mask, **MODES[mode]).tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beam"])
+def test_generation_from_embeddings_with_a_static_cache(model, source, mode):
+    rows, mask = model.get_input_embeddings()(source), (source != 0).long()
+    flags = {"cache_implementation": "static", "disable_compile": True, "return_dict_in_generate": True}
+    output = generate(model, None, inputs_embeds=rows, attention_mask=mask, **flags, **MODES[mode])
+    assert output.sequences.tolist() == generate(model, source, **MODES[mode]).tolist()
+    beams = MODES[mode].get("num_beams", 1)
+    keys = output.past_key_values.self_attention_cache.layers[0].keys
+    assert keys.shape == (3 * beams, 4, LENGTH, 6)  # (batch, heads, all but the last token, d_k)
 
 
 def test_generation_from_decoder_embeddings(model, source):

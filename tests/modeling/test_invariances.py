@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformer2017 import Transformer2017ForConditionalGeneration
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -137,6 +139,19 @@ def test_a_cache_projects_the_memory_once(model, batch, target):
         assert own.values.shape == (3, heads, 3, d_v)
         assert of_memory.keys.shape == (3, heads, 7, d_k)
         assert of_memory.values.shape == (3, heads, 7, d_v)
+
+
+def test_keys_of_the_memory_may_wait_on_another_device(config):
+    """As an offloaded cache lets them: seen on tensors without values, whose devices torch checks all the same."""
+    with FakeTensorMode():
+        model = Transformer2017ForConditionalGeneration(config).eval()
+        source, token = torch.ones(2, 5, dtype=torch.long), torch.ones(2, 1, dtype=torch.long)
+        inputs = {"input_ids": source, "attention_mask": torch.ones_like(source), "decoder_input_ids": token}
+        past = model(**inputs, use_cache=True).past_key_values
+        for layer in past.cross_attention_cache.layers:
+            layer.keys, layer.values = layer.keys.to("meta"), layer.values.to("meta")
+        assert model(**inputs, past_key_values=past).logits.device.type == "cpu"
+        assert all(layer.keys.is_meta and layer.values.is_meta for layer in past.cross_attention_cache.layers)
 
 
 def test_embeddings_in_place_of_ids_change_nothing(model, batch, target):

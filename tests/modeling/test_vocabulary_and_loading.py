@@ -81,6 +81,30 @@ def test_halves_save_and_load_by_themselves(model, tmp_path, batch):
     assert torch.equal(loaded(batch["input_ids"])[0], encoder(batch["input_ids"])[0])
 
 
+def test_weights_that_a_folder_lacks_begin_as_in_a_new_model(config):
+    """With nothing to load, all of them: transformers moves them from the meta device and initialises them."""
+    new = Transformer2017ForConditionalGeneration(config)
+    loaded = Transformer2017ForConditionalGeneration.from_pretrained(None, config=config, state_dict={})
+    assert_tied(loaded)
+    for name, expected in new.named_parameters():
+        begun = loaded.get_parameter(name)
+        if expected.dim() == 1:
+            assert torch.equal(begun, expected), name
+        else:
+            assert begun.std().item() == pytest.approx(expected.std().item(), rel=0.15), name
+
+
+def test_a_folder_of_another_vocabulary_is_refused_or_in_part_loaded(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        type(model).from_pretrained(tmp_path, vocab_size=55)
+    other = type(model).from_pretrained(tmp_path, vocab_size=55, ignore_mismatched_sizes=True)
+    assert_tied(other)
+    assert other.model.shared.weight.std().item() == pytest.approx(32**-0.5, rel=0.1)  # begun anew
+    kept = "model.decoder.layers.1.feed_forward.w_1.weight"
+    assert torch.equal(other.get_parameter(kept), model.get_parameter(kept))
+
+
 def test_a_model_is_made_without_memory_and_then_loaded(model, config, tmp_path, batch):
     with torch.device("meta"):
         empty = Transformer2017ForConditionalGeneration(config)
