@@ -42,6 +42,13 @@ def test_the_next_word_is_drawn_as_bars(explanation):
     np.testing.assert_allclose([bar.get_width() for bar in bars], explanation.next_word[1].topk(5).values, atol=1e-6)
 
 
+def test_numbers_that_name_something_are_written(explanation):
+    """The ids of tokens, each under its token as the vocabulary has it."""
+    axes = figures.exhibit(explanation.walk[1].exhibits[0]).axes[0]
+    assert [text.get_text() for text in axes.texts] == [str(int(i)) for i in explanation.walk[1].exhibits[0].values[0]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(explanation.source)
+
+
 @pytest.mark.parametrize(
     ("draw", "told"),
     [
