@@ -1,3 +1,5 @@
+import warnings
+
 import matplotlib
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from transformer2017.configuration import UsageError
 from transformer2017.inspection import figures
-from transformer2017.inspection.fonts import MissingGlyphWarning, families_for
+from transformer2017.inspection.fonts import MissingGlyphWarning, TextOrderWarning, families_for
 
 
 def test_a_heat_map_shows_the_weights(explanation):
@@ -89,3 +91,13 @@ def test_a_letter_that_no_font_has_names_a_font_to_install(monkeypatch):
     monkeypatch.setattr("transformer2017.inspection.fonts._installed", list)
     with pytest.warns(MissingGlyphWarning, match=r"\(한\).*Noto Sans CJK KR.*fonts-noto-cjk"):
         families_for("a한")
+
+
+def test_an_old_matplotlib_is_told_to_write_hebrew_backwards(monkeypatch):
+    """Only where a figure has right-to-left words."""
+    monkeypatch.setattr(matplotlib, "__version_info__", (3, 10, 8))
+    with pytest.warns(TextOrderWarning, match="matplotlib>=3.11"):
+        families_for("שני")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TextOrderWarning)
+        families_for("two dogs")
