@@ -85,11 +85,17 @@ def _opening(results: dict) -> list[str]:
 
 
 def _speed(results: dict) -> list[str]:
+    run = results["run"]
     return [
         "## Training speed against sentence length",
         "",
         "Target tokens per second of a whole update (forward, backward, Adam) on sentences of one length, about 1,024 "
-        "tokens a batch at every length: medians of 7, and the median of the 7 ratios.",
+        "tokens a batch at every length: medians of 7, and the median of the 7 ratios."
+        + (
+            " On so busy a machine a single row may still be off: read the trend."
+            if run["load"] > run["cores"]
+            else ""
+        ),
         "",
         "| tokens in a sentence | transformer | recurrent | ratio |",
         "| --- | --- | --- | --- |",
@@ -159,7 +165,9 @@ def verdicts(results: dict) -> list[str]:
     return [
         f"- Recurrence trains more slowly: {_word(ratios[lengths[-1]] > 1)}. The Transformer runs at "
         f"{ratios[lengths[0]]:.2f} times the recurrent model's speed at {lengths[0]} tokens a sentence, and "
-        f"{ratios[lengths[-1]]:.2f} times at {lengths[-1]}. One core has nothing to run side by side, which is where "
+        f"{ratios[lengths[-1]]:.2f} times at {lengths[-1]}; the same updates on the corpus took the recurrent model "
+        f"{quality['recurrent']['seconds'] / quality['transformer']['seconds']:.2f} times the processor time. One core "
+        "has nothing to run side by side, which is where "
         "the Transformer's advantage is said to lie; and its attention grows with the square of the length.",
         f"- Recurrence forgets in long sentences: {_word(last - first > 1 and last > 1)}. The Transformer's lead in "
         f"BLEU is {first:+.1f} on the shortest sentences and {last:+.1f} on the longest. The recurrent model attends "
