@@ -77,8 +77,8 @@ def _opening(results: dict) -> list[str]:
         "```",
         "",
         f"Made so on {run['day']} in {run['minutes']:.0f} minutes: torch {run['torch']}, {run['threads']} thread on "
-        f"{run['cores']} core of an {run['processor']} processor (load average {run['load']:.1f} at the end). The "
-        "ratios of speeds bear other work on the machine: there the two models take turns, update by update. No GPU. "
+        f"a machine of {run['cores']} cores ({run['processor']}; load average {run['load']:.1f} at the end). Other "
+        "work falls on both alike where speeds are compared: the two models take turns, update by update. No GPU. "
         f"{options['layers']} layers a stack, d_model {options['d_model']}, {options['vocab_size']:,} subwords, one "
         "seed: differences of a BLEU point are noise.",
     ]
@@ -161,13 +161,14 @@ def verdicts(results: dict) -> list[str]:
         for a, b in (BANDS[0], BANDS[-1])
     )
     kept = {kind: deep[kind]["first_gradient"] / shallow[kind]["first_gradient"] for kind in KINDS}
+    best = {kind: min(depths, key=lambda d, kind=kind: results["depth"][d][kind]["loss"]) for kind in KINDS}
     gain = {kind: shallow[kind]["loss"] - deep[kind]["loss"] for kind in KINDS}
     return [
         f"- Recurrence trains more slowly: {_word(ratios[lengths[-1]] > 1)}. The Transformer runs at "
         f"{ratios[lengths[0]]:.2f} times the recurrent model's speed at {lengths[0]} tokens a sentence, and "
         f"{ratios[lengths[-1]]:.2f} times at {lengths[-1]}; the same updates on the corpus took the recurrent model "
-        f"{quality['recurrent']['seconds'] / quality['transformer']['seconds']:.2f} times the processor time. One core "
-        "has nothing to run side by side, which is where "
+        f"{quality['recurrent']['seconds'] / quality['transformer']['seconds']:.2f} times the processor time."
+        " One thread has nothing to run side by side, which is where "
         "the Transformer's advantage is said to lie; and its attention grows with the square of the length.",
         f"- Recurrence forgets in long sentences: {_word(last - first > 1 and last > 1)}. The Transformer's lead in "
         f"BLEU is {first:+.1f} on the shortest sentences and {last:+.1f} on the longest. The recurrent model attends "
@@ -177,7 +178,8 @@ def verdicts(results: dict) -> list[str]:
         f"{kept['transformer']:.2g} in the Transformer and by {kept['recurrent']:.2g} in the recurrent model.",
         f"- So only the Transformer can be deep: {_word(gain['transformer'] > 0 > gain['recurrent'])}. From "
         f"{depths[0]} to {depths[-1]} layers, after the same few updates, the loss changes by "
-        f"{-gain['transformer']:+.2f} in the Transformer and by {-gain['recurrent']:+.2f} in the recurrent model.",
+        f"{-gain['transformer']:+.2f} in the Transformer and by {-gain['recurrent']:+.2f} in the recurrent model; "
+        f"it is lowest at {best['transformer']} layers in the Transformer and at {best['recurrent']} in the recurrent model.",
     ]
 
 
