@@ -178,8 +178,9 @@ def verdicts(results: dict) -> list[str]:
         f"{kept['transformer']:.2g} in the Transformer and by {kept['recurrent']:.2g} in the recurrent model.",
         f"- So only the Transformer can be deep: {_word(gain['transformer'] > 0 > gain['recurrent'])}. From "
         f"{depths[0]} to {depths[-1]} layers, after the same few updates, the loss changes by "
-        f"{-gain['transformer']:+.2f} in the Transformer and by {-gain['recurrent']:+.2f} in the recurrent model; "
-        f"it is lowest at {best['transformer']} layers in the Transformer and at {best['recurrent']} in the recurrent model.",
+        f"{-gain['transformer']:+.2f} in the Transformer and by {-gain['recurrent']:+.2f} in the "
+        "recurrent model; it is lowest "
+        f"at {best['transformer']} layers in the Transformer and at {best['recurrent']} in the recurrent model.",
     ]
 
 
