@@ -10,10 +10,14 @@ against depth. What does not come out as told is reported as it came.
 
 import argparse
 import json
+import os
+import platform
 import random
 import statistics
+import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import sacrebleu
@@ -69,10 +73,10 @@ def batches(pairs: list[Pair], tokens: int, seed: int = 0) -> Iterator[tuple[tor
 
 
 def train(model: nn.Module, pairs: list[Pair], updates: int, rate: float, tokens: int) -> dict[str, float]:
-    """Trains with Adam and a warm-up of a tenth of the updates, then a decay to zero."""
+    """Trains with Adam and a warm-up of a tenth of the updates, then a decay to zero; seconds are the processor's."""
     optimiser = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
     model.train()
-    losses, norms, started = [], [], time.perf_counter()
+    losses, norms, started = [], [], time.process_time()
     for update, (source, labels) in zip(range(updates), batches(pairs, tokens), strict=False):
         share = (update + 1) / updates
         optimiser.param_groups[0]["lr"] = rate * min(share / 0.1, (1 - share) / 0.9 + 1 / updates)
@@ -87,21 +91,33 @@ def train(model: nn.Module, pairs: list[Pair], updates: int, rate: float, tokens
     return {
         "loss": statistics.mean(losses[-tail:]),
         "first_gradient": norms[0],
-        "seconds": time.perf_counter() - started,
+        "usual_gradient": statistics.median(norms),
+        "seconds": time.process_time() - started,
     }
 
 
-def speed(model: nn.Module, length: int, vocab_size: int, tokens: int = 1024, repeats: int = 5) -> float:
-    """Target tokens per second, forward and backward, of sentences of one length: the median of several runs."""
+def speeds(models: dict[str, nn.Module], length: int, vocab_size: int, tokens: int = 1024) -> dict[str, float]:
+    """Target tokens per second of whole updates on sentences of one length: each model's median of 7.
+
+    The models take turns, update by update, so that what else the machine does falls on both alike. `ratio` is the
+    median, over the turns, of the Transformer's speed over the recurrent model's.
+    """
     rows = max(1, tokens // length)
     source = torch.randint(4, vocab_size, (rows, length))
-    model.train()
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        model(source, labels=source.clone()).backward()
-        times.append(time.perf_counter() - started)
-    return rows * length / statistics.median(times[1:])
+    optimisers = {kind: torch.optim.Adam(model.parameters()) for kind, model in models.items()}
+    times: dict[str, list[float]] = {kind: [] for kind in models}
+    for _ in range(8):
+        for kind, model in models.items():
+            model.train()
+            started = time.perf_counter()
+            optimisers[kind].zero_grad()
+            model(source, labels=source.clone()).backward()
+            optimisers[kind].step()
+            times[kind].append(time.perf_counter() - started)
+    kept = {kind: taken[1:] for kind, taken in times.items()}  # the first update makes the optimiser's state
+    turns = zip(kept["recurrent"], kept["transformer"], strict=True)
+    medians = {kind: rows * length / statistics.median(taken) for kind, taken in kept.items()}
+    return {**medians, "ratio": statistics.median(slow / quick for slow, quick in turns)}
 
 
 def quality(model: nn.Module, tokenizer: Tokenizer, sources: list[str], references: list[str]) -> dict[str, float]:
@@ -114,12 +130,19 @@ def quality(model: nn.Module, tokenizer: Tokenizer, sources: list[str], referenc
             kept = row[: row.index(END)] if END in row else row
             hypotheses.append(tokenizer.decode([t for t in kept if t > END]))
     scores = {"all": sacrebleu.corpus_bleu(hypotheses, [references]).score}
-    for low, high in BANDS:
-        chosen = [i for i, line in enumerate(sources) if low <= len(line.split()) <= high]
-        if chosen:
-            found = sacrebleu.corpus_bleu([hypotheses[i] for i in chosen], [[references[i] for i in chosen]])
-            scores[f"{low}-{high}"] = found.score
+    for band, chosen in bands(sources).items():
+        found = sacrebleu.corpus_bleu([hypotheses[i] for i in chosen], [[references[i] for i in chosen]])
+        scores[band] = found.score
     return scores
+
+
+def bands(sources: list[str]) -> dict[str, list[int]]:
+    """The numbers of the sentences in each band of source lengths that has any."""
+    found = {
+        f"{low}-{high}": [i for i, line in enumerate(sources) if low <= len(line.split()) <= high]
+        for low, high in BANDS
+    }
+    return {band: chosen for band, chosen in found.items() if chosen}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:
@@ -133,8 +156,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     results: dict[str, object] = {"speed": {}, "quality": {}, "depth": {}}
     kinds = ("transformer", "recurrent")
     models_ = {kind: build(kind, size, arguments.d_model, arguments.layers, arguments.dropout) for kind in kinds}
+    results["sentences"] = {band: len(chosen) for band, chosen in bands(test[0]).items()}
     results["parameters"] = {kind: parameters(model) for kind, model in models_.items()}
-    results["speed"] = {length: {kind: speed(models_[kind], length, size) for kind in kinds} for length in LENGTHS}
+    results["speed"] = {length: speeds(models_, length, size) for length in LENGTHS}
     say(results)
     for kind in kinds:
         trials = {}
@@ -156,6 +180,30 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     return results
 
 
+def conditions(arguments: argparse.Namespace, seconds: float) -> dict[str, object]:
+    """What a reader needs to repeat the run: its command, options, versions and processor."""
+    words = ["DATA" if word == str(arguments.data) else word for word in sys.argv[1:]]
+    options = {name: value for name, value in vars(arguments).items() if name not in ("data", "report")}
+    return {
+        "command": " ".join(["python benchmarks/recurrence.py", *words]),
+        "options": options,
+        "day": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": processor(),
+        "load": os.getloadavg()[0],
+        "minutes": seconds / 60,
+    }
+
+
+def processor() -> str:
+    """The processor's name, where Linux tells it."""
+    told = Path("/proc/cpuinfo")
+    names = [line for line in told.read_text().splitlines() if line.startswith("model name")] if told.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.machine()
+
+
 def say(found: object) -> None:
     """Prints a part of the results as soon as it is known."""
     print(json.dumps(found), flush=True)
@@ -171,23 +219,30 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--updates", type=int, default=1000)
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3])
     parser.add_argument("--trial_updates", type=int, default=100)
     parser.add_argument("--batch_tokens", type=int, default=1500)
     parser.add_argument("--test_lines", type=int, default=1000)
     parser.add_argument("--depths", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--depth_d_model", type=int, default=64)
     parser.add_argument("--depth_updates", type=int, default=120)
+    parser.add_argument(
+        "--redraw", action="store_true", help="measure nothing: page and picture from the kept numbers"
+    )
     arguments = parser.parse_args()
-    random.seed(2017)
-    started = time.perf_counter()
-    results = measure(arguments)
-    results["seconds"] = time.perf_counter() - started
-    arguments.report.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    kept = arguments.report.with_suffix(".json")
+    if not arguments.redraw:
+        random.seed(2017)
+        started = time.perf_counter()
+        results = measure(arguments)
+        results["run"] = conditions(arguments, time.perf_counter() - started)
+        kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results = json.loads(kept.read_text(encoding="utf-8"))
+    for name in ("speed", "depth"):
+        results[name] = {int(key): value for key, value in results[name].items()}
     picture = arguments.report.with_suffix(".png")
     draw(results, picture)
-    command = "python benchmarks/recurrence.py --data DATA --report " + arguments.report.name
-    arguments.report.write_text(report(results, picture.name, command), encoding="utf-8")
+    arguments.report.write_text(report(results, picture.name), encoding="utf-8")
 
 
 if __name__ == "__main__":

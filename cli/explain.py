@@ -38,11 +38,13 @@ def run(argv: list[str]) -> int:
 
 def _save_figures(explanation: Any, arguments: argparse.Namespace) -> None:
     from transformer2017.inspection import figures
+    from transformer2017.inspection.fonts import MissingGlyphWarning, TextOrderWarning
 
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         written = figures.save_all(explanation, arguments.figures, arguments.format, arguments.layer)
-    for message in sorted({str(w.message) for w in heard if w.category.__name__ == "MissingGlyphWarning"}):
+    told = (MissingGlyphWarning, TextOrderWarning)
+    for message in sorted({str(w.message) for w in heard if issubclass(w.category, told)}):
         print(f"transformer2017: {message}", file=sys.stderr)
     print(f"{arguments.figures}: {len(written)} figures", file=sys.stderr)
 

@@ -14,7 +14,15 @@ from transformer2017.cli import VERBS, main
 HERE = Path(__file__).parent / "reference"
 ROOMS = {
     "configuration": ["transformer2017.configuration"],
-    "modeling": ["transformer2017.modeling"],
+    "modeling": [
+        "transformer2017.modeling",
+        "transformer2017.modeling.translation",
+        "transformer2017.modeling.pipeline_transformer2017",
+    ],
+    "training": [
+        f"transformer2017.training.{stage}"
+        for stage in ("tokenization", "data", "batching", "schedule", "evaluation", "averaging")
+    ],
     "inspection": ["transformer2017.inspection", "transformer2017.inspection.figures"],
 }
 
@@ -38,10 +46,10 @@ def _room(room: str, modules: list[str]) -> str:
 
 
 def _public(module: object) -> list[str]:
-    """What `__all__` names, or else the functions that the module itself defines."""
+    """What `__all__` names, or else the classes and functions that the module itself defines."""
     if hasattr(module, "__all__"):
         return list(module.__all__)
-    own = inspect.getmembers(module, inspect.isfunction)
+    own = inspect.getmembers(module, lambda value: inspect.isfunction(value) or inspect.isclass(value))
     return [name for name, value in own if value.__module__ == module.__name__ and not name.startswith("_")]  # type: ignore[attr-defined]
 
 

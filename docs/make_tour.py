@@ -34,8 +34,8 @@ transformer2017 explain MODEL "{text}" --output attention.html
 The model that drew these pictures has {layers} layers a stack, d_model {d_model} and {heads} heads; it translated the
 sentence as "{translation}". The pictures show layer 1.
 
-Why attention at all? `benchmarks/recurrence.py` measures what introductions say of recurrent networks, and reports it
-as it came.
+Why attention at all? [Recurrence and attention, measured](recurrence.md) puts what introductions say of recurrent
+networks to the test, and reports it as it came.
 """
 
 

@@ -1,13 +1,17 @@
 """Finds the line of code that does a thing, in the source that is running: line numbers are never written down."""
 
+import importlib
 import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from transformer2017.configuration import RunError
 from transformers import PreTrainedModel
+
+INSTALLED = "transformer2017.modeling"
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,7 @@ def find_line(model: PreTrainedModel, module: str, owner: str, snippet: str) -> 
     Raises:
         RunError: If no such line exists, as after a change of the model's code.
     """
-    package = type(model).__module__.rpartition(".")[0]
-    source_module = sys.modules[f"{package}.{module}"]
+    source_module = _module(type(model).__module__.rpartition(".")[0], module)
     found: Any = source_module
     for name in owner.split("."):
         found = getattr(found, name, None)
@@ -44,3 +47,9 @@ def find_line(model: PreTrainedModel, module: str, owner: str, snippet: str) -> 
             file = Path(source_module.__file__ or f"{module}.py").name
             return CodeLine(f"modeling/{file}", first + offset, line.strip())
     raise RunError(f"no line of {owner} in {module}.py contains {snippet!r}, which the walk points to")
+
+
+def _module(package: str, name: str) -> ModuleType:
+    """The model's own file, or the installed package's where the model's folder has not loaded one of that name."""
+    own = sys.modules.get(f"{package}.{name}")
+    return own or importlib.import_module(f"{INSTALLED}.{name}")

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import matplotlib
+import numpy
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -156,7 +157,7 @@ def next_word(explanation: Explanation, step: int, words: int = 8) -> Figure:
 
 
 def exhibit(shown: Exhibit, columns: int = 128) -> Figure:
-    """One matrix of a stop of the walk: blue is positive, orange negative.
+    """One matrix of a stop of the walk: blue is positive, orange negative; integers are written out.
 
     Args:
         columns: How many to draw at most, where columns are dimensions.
@@ -172,7 +173,10 @@ def exhibit(shown: Exhibit, columns: int = 128) -> Figure:
             axes.set_xticks([])
             axes.set_xlabel(f"dimensions 0 to {values.shape[1] - 1} of {shown.values.shape[1]}", fontsize=7)
         axes.set_title(shown.name, fontsize=9)
-        figure.colorbar(axes.images[0], ax=axes, pad=0.02).ax.tick_params(labelsize=6)
+        if shown.values.is_floating_point():
+            figure.colorbar(axes.images[0], ax=axes, pad=0.02).ax.tick_params(labelsize=6)
+        else:
+            _write_numbers(axes, shown)
     return figure
 
 
@@ -262,6 +266,15 @@ def _draw_heat(
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _write_numbers(axes: Axes, shown: Exhibit) -> None:
+    """Numbers that name something are written, not coloured, which would compare them; names are as they are."""
+    axes.images[0].set_alpha(0)
+    axes.set_xticks(range(len(shown.columns)), shown.columns, rotation=0 if len(shown.columns[0]) == 1 else 90)
+    axes.set_yticks(range(len(shown.rows)), shown.rows)
+    for (i, j), number in numpy.ndenumerate(shown.values.numpy()):
+        axes.text(j, i, str(number), ha="center", va="center", fontsize=5 if number > 9999 else 6)
 
 
 def _draw_lines(axes: Axes, weights: torch.Tensor, heads: Sequence[int], queries: Sequence[int], keys: int) -> None:

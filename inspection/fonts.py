@@ -8,6 +8,7 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
+ORDERS_TEXT = (3, 11)  # the first matplotlib that joins Arabic letters and writes from right to left
 # What to install for a script that no installed font has: the font, and its package on Debian and Ubuntu.
 _CJK = ("Noto Sans CJK KR", "fonts-noto-cjk")
 _WORLD = ("Noto Sans", "fonts-noto-core")
@@ -18,6 +19,10 @@ _PREFERRED = ("Noto Sans", "Apple SD Gothic Neo", "Malgun Gothic", "Nanum", "Ari
 
 class MissingGlyphWarning(UserWarning):
     """No installed font has some of a figure's characters: it says which font to install."""
+
+
+class TextOrderWarning(UserWarning):
+    """The installed matplotlib writes right-to-left words from left to right: it says which version does not."""
 
 
 def families_for(text: str) -> list[str]:
@@ -40,6 +45,11 @@ def families_for(text: str) -> list[str]:
             missing -= found
     if missing:
         warnings.warn(_advice(missing), MissingGlyphWarning, stacklevel=2)
+    if matplotlib.__version_info__[:2] < ORDERS_TEXT and any(
+        unicodedata.bidirectional(x) in ("R", "AL") for x in text
+    ):
+        advice = "matplotlib before 3.11 writes right-to-left words in the wrong order: pip install 'matplotlib>=3.11'"
+        warnings.warn(advice, TextOrderWarning, stacklevel=2)
     return families
 
 

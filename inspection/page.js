@@ -367,8 +367,9 @@ function drawWalk() {
   });
 }
 function drawExhibit(host, exhibit) {
-  const whole = new Int16Array(bytes(exhibit.data));
-  const value = (i, j) => whole[i * exhibit.width + j] / 32767 * exhibit.scale;
+  const whole = exhibit.numbers ? exhibit.numbers.flat() : new Int16Array(bytes(exhibit.data));
+  const unit = exhibit.numbers ? 1 : exhibit.scale / 32767;
+  const value = (i, j) => whole[i * exhibit.width + j] * unit;
   const caption = make("figcaption", "", {});
   const part = exhibit.width < exhibit.all ? `; the first ${exhibit.width} of ${exhibit.all} columns` : "";
   caption.append(make("b", exhibit.name), make("span", ` ${exhibit.shape}${part}`));
@@ -383,8 +384,8 @@ function drawExhibit(host, exhibit) {
   heat.figure.append(first);
 }
 function drawNumbers(host, exhibit, value) {
-  const table = make("table"), scroll = make("div", "", { class: "scroll" }), names = make("tr"), digits = exhibit.name === "token ids" ? 0 : 3;
-  const ids = exhibit.name === "token ids";
+  const table = make("table"), scroll = make("div", "", { class: "scroll" }), names = make("tr");
+  const ids = "numbers" in exhibit, digits = ids ? 0 : 3;
   if (!ids) names.append(make("th", ""));
   for (const name of exhibit.cols) {
     const cell = make("th");

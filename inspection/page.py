@@ -192,21 +192,22 @@ def _stop(stop: Stop) -> dict[str, Any]:
 
 
 def _exhibit(exhibit: Exhibit, key: str) -> dict[str, Any]:
-    """A stop's matrix in 16 bits a number, with its own scale."""
+    """A stop's matrix in 16 bits a number, with its own scale; integers, such as ids of tokens, as they are."""
     most = WAVE_COLUMNS if key == "positional_encoding" else EXHIBIT_COLUMNS
     values = exhibit.values if exhibit.columns else exhibit.values[:, :most]
-    scale = max(float(values.abs().max()), 1e-9) if values.numel() else 1.0
-    whole = (values / scale * 32767).round().to(torch.int16).numpy().astype("<i2")
-    return {
+    described = {
         "name": exhibit.name,
         "shape": exhibit.shape,
         "rows": exhibit.rows,
         "cols": exhibit.columns,
         "width": values.shape[1],
         "all": exhibit.values.shape[1],
-        "scale": scale,
-        "data": base64.b64encode(whole.tobytes()).decode(),
     }
+    if not values.is_floating_point():
+        return {**described, "numbers": values.tolist()}
+    scale = max(float(values.abs().max()), 1e-9) if values.numel() else 1.0
+    whole = (values / scale * 32767).round().to(torch.int16).numpy().astype("<i2")
+    return {**described, "scale": scale, "data": base64.b64encode(whole.tobytes()).decode()}
 
 
 def _umask() -> int:

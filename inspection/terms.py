@@ -23,8 +23,9 @@ STOPS = (
         "Text",
         "문장",
         "§5.1",
-        "What was typed. A model counts with numbers, so the sentence is first cut into pieces that have numbers.",
-        (),
+        "What was typed: letters, each of which has a number in Unicode. Those numbers say nothing of words, so the "
+        "sentence is first cut into pieces. Where many lines are translated, the empty ones are left out here.",
+        (("translation", "Translator._translate_window", "line.strip()"),),
     ),
     StopText(
         "tokens",
@@ -34,7 +35,7 @@ STOPS = (
         "The tokenizer, which is saved beside the model, cuts the sentence into pieces of a vocabulary that source "
         "and target share, and gives each its number. Rare words become several pieces; ▁ marks where a word begins, "
         "and in the pictures · a piece that continues one. </s> ends the sentence.",
-        (),
+        (("translation", "Translator._translate_window", "self.tokenizer("),),
     ),
     StopText(
         "embedding",
@@ -190,8 +191,8 @@ STOPS = (
         "Softmax: the next word",
         "소프트맥스: 다음 단어 확률",
         "§3.4",
-        "A last softmax, in generate() of transformers or in the loss, turns logits into probabilities. Beam search "
-        "chooses among them, the chosen word goes back into the decoder, and the next step begins.",
-        (("loss", "label_smoothed_cross_entropy", "functional.cross_entropy("),),
+        "A last softmax turns logits into probabilities. Beam search adds up their logarithms along a sentence and "
+        "chooses; the chosen word goes back into the decoder, and the next step begins.",
+        (("decoding_search", "Search._advance", "F.log_softmax("),),
     ),
 )

@@ -10,6 +10,8 @@ from .code_lines import CodeLine, find_line
 from .recording import Recording
 from .terms import STOPS, StopText
 
+MOST_LETTERS = 32  # of the sentence, at the first stop
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -27,7 +29,7 @@ class Exhibit:
     """One matrix of numbers that a stop shows."""
 
     name: str
-    values: torch.Tensor  # (rows, columns)
+    values: torch.Tensor  # (rows, columns); of integers where the numbers only name something
     rows: tuple[str, ...]
     columns: tuple[str, ...]  # empty where the columns are dimensions, numbered from 0
     shape: str  # that of the model's own tensor, in words
@@ -90,10 +92,13 @@ class _Exhibits:
         self.attention = record.attention[f"{self.encoder}.self_attention"]
 
     def text(self) -> list[Exhibit]:
-        return []
+        text = self.sentence.text
+        numbers = torch.tensor([[ord(letter) for letter in text[:MOST_LETTERS]]])
+        shape = f"{len(text)} letters" + (f", the first {MOST_LETTERS} shown" if len(text) > MOST_LETTERS else "")
+        return [Exhibit("letters", numbers, ("Unicode number",), tuple(text[:MOST_LETTERS]), shape)]
 
     def tokens(self) -> list[Exhibit]:
-        ids = torch.tensor([self.sentence.source_ids], dtype=torch.float32)
+        ids = torch.tensor([self.sentence.source_ids])
         return [Exhibit("token ids", ids, ("id",), self.source, f"(source_len {ids.shape[1]},), whole numbers")]
 
     def embedding(self) -> list[Exhibit]:

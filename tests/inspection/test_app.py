@@ -1,10 +1,16 @@
-import runpy
+import os
+import re
+import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformer2017.cli import main
 from transformer2017.configuration import UsageError
 from transformer2017.inspection.app import MOST_CHARACTERS, MOST_LINES, Workbench
@@ -92,19 +98,54 @@ def test_nothing_but_the_page_is_served(small_model, tokenizer):
         blocks.close()
 
 
-def test_a_space_runs_the_same_command(tmp_path, monkeypatch, capsys):
-    """The folder of a Space starts the app with the model that it names, or with that of the variable MODEL."""
-    assert main(["app", "someone/en-de", "--space", str(tmp_path / "space")]) == 0
-    assert "hf upload" in capsys.readouterr().out
-    assert "sdk: gradio" in (tmp_path / "space" / "README.md").read_text()
-    assert (tmp_path / "space" / "requirements.txt").read_text() == "transformer2017[app]\n"
-    called: list[list[str]] = []
-    monkeypatch.setattr("transformer2017.cli.main", lambda words: called.append(words) or 0)
-    for model in ("someone/en-de", "other/model"):
-        monkeypatch.setenv("MODEL", model) if model.startswith("other") else monkeypatch.delenv("MODEL", raising=False)
-        with pytest.raises(SystemExit):
-            runpy.run_path(str(tmp_path / "space" / "app.py"))
-    assert called == [["app", "someone/en-de"], ["app", "other/model"]]
+def test_a_space_names_what_the_hub_reads(tmp_path, capsys):
+    """Hugging Face reads the front matter, installs the requirements, and starts app.py with no package of ours."""
+    space = tmp_path / "space"
+    assert main(["app", "someone/en-de", "--space", str(space)]) == 0
+    assert "hf upload USER/en-de" in capsys.readouterr().out
+    card = ModelCard.load(space / "README.md").data.to_dict()
+    assert (card["sdk"], card["app_file"], card["models"]) == ("gradio", "app.py", ["someone/en-de"])
+    needed = dict(line.split("==") for line in (space / "requirements.txt").read_text().split())
+    assert set(needed) == {"torch", "transformers", "gradio"}
+    assert card["sdk_version"] == needed["gradio"]
+    assert '"app", os.environ.get("MODEL", \'someone/en-de\')' in (space / "app.py").read_text()
+
+
+def test_a_space_runs_as_it_stands(tmp_path, model_folder):
+    """Started as the Hub starts it, the page answers, out of the code in the folder and not the installed package."""
+    pytest.importorskip("gradio", reason="Gradio is not installed")
+    space = tmp_path / "space"
+    assert main(["app", "someone/en-de", "--space", str(space)]) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "MODEL": model_folder, "SPACE_ID": "someone/space", "GRADIO_SERVER_PORT": str(port)}
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-v", "app.py"], cwd=space, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        assert "Translate, and look inside" in answer(f"http://127.0.0.1:{port}/config", server)
+    finally:
+        server.kill()
+        server.wait()
+    loaded = re.findall(
+        r"(?:matches|code object from) '?(/\S*transformer2017\S*\.py)\b", (tmp_path / "log").read_text()
+    )
+    ours = [path for path in loaded if path.endswith(("inspection/app.py", "modeling_transformer2017.py"))]
+    assert ours
+    assert all(path.startswith(str(space)) for path in ours)
+
+
+def answer(address: str, server: subprocess.Popen) -> str:
+    """What a server says once it is up, within two minutes."""
+    for _ in range(240):
+        assert server.poll() is None, "the server has ended"
+        try:
+            return urllib.request.urlopen(address).read().decode()
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail("the server does not answer")
 
 
 def test_a_space_cannot_hold_a_folder_of_this_computer(model_folder, tmp_path, capsys):

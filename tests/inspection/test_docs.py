@@ -1,5 +1,7 @@
 """The pages that commands make: they say what the code says today."""
 
+import importlib
+import inspect
 import re
 import runpy
 from pathlib import Path
@@ -35,4 +37,18 @@ def test_the_reference_holds_the_public_names():
     assert "Raises:\n    UsageError" in pages["inspection.md"]
     assert "### `transformer2017.modeling.Transformer2017ForConditionalGeneration`" in pages["modeling.md"]
     assert "--figures DIR" in pages["command.md"]
+    assert "### `transformer2017.training.averaging.average_run`" in pages["training.md"]
     assert set(pages) == {path.name for path in (DOCS / "reference").glob("*.md")}
+
+
+def test_the_reference_has_the_docstrings_as_they_are():
+    """A docstring that has changed makes the reference old: make it again with docs/make_reference.py."""
+    maker = runpy.run_path(str(DOCS / "make_reference.py"))
+    for room, modules in maker["ROOMS"].items():
+        page = (DOCS / "reference" / f"{room}.md").read_text(encoding="utf-8")
+        for name in modules:
+            module = importlib.import_module(name)
+            for public in maker["_public"](module):
+                value = getattr(module, public)
+                if inspect.isclass(value) or inspect.isfunction(value):
+                    assert f"```text\n{inspect.getdoc(value) or ''}\n```" in page, f"{name}.{public}"

@@ -1,3 +1,5 @@
+import warnings
+
 import matplotlib
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from transformer2017.configuration import UsageError
 from transformer2017.inspection import figures
-from transformer2017.inspection.fonts import MissingGlyphWarning, families_for
+from transformer2017.inspection.fonts import MissingGlyphWarning, TextOrderWarning, families_for
 
 
 def test_a_heat_map_shows_the_weights(explanation):
@@ -40,6 +42,13 @@ def test_the_alignment_marks_the_heaviest_source_token(explanation):
 def test_the_next_word_is_drawn_as_bars(explanation):
     bars = figures.next_word(explanation, 2, words=5).axes[0].patches
     np.testing.assert_allclose([bar.get_width() for bar in bars], explanation.next_word[1].topk(5).values, atol=1e-6)
+
+
+def test_numbers_that_name_something_are_written(explanation):
+    """The ids of tokens, each under its token as the vocabulary has it."""
+    axes = figures.exhibit(explanation.walk[1].exhibits[0]).axes[0]
+    assert [text.get_text() for text in axes.texts] == [str(int(i)) for i in explanation.walk[1].exhibits[0].values[0]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(explanation.source)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +91,13 @@ def test_a_letter_that_no_font_has_names_a_font_to_install(monkeypatch):
     monkeypatch.setattr("transformer2017.inspection.fonts._installed", list)
     with pytest.warns(MissingGlyphWarning, match=r"\(한\).*Noto Sans CJK KR.*fonts-noto-cjk"):
         families_for("a한")
+
+
+def test_an_old_matplotlib_is_told_to_write_hebrew_backwards(monkeypatch):
+    """Only where a figure has right-to-left words."""
+    monkeypatch.setattr(matplotlib, "__version_info__", (3, 10, 8))
+    with pytest.warns(TextOrderWarning, match="matplotlib>=3.11"):
+        families_for("שני")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TextOrderWarning)
+        families_for("two dogs")

@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import json
 import re
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 import transformer2017
 from transformer2017.configuration import UsageError
-from transformer2017.inspection import explain, write_page
+from transformer2017.inspection import Exhibit, Stop, explain, write_page
 from transformer2017.inspection.page import page
 
 
@@ -35,9 +36,21 @@ def test_the_data_are_the_models_numbers(explanation):
     for stop in explanation.walk:
         for i, exhibit in enumerate(stop.exhibits):
             shown = exhibits[stop.text.key, i]
+            if "numbers" in shown:
+                assert shown["numbers"] == exhibit.values.tolist()
+                continue
             values = np.frombuffer(base64.b64decode(shown["data"]), "<i2") / 32767 * shown["scale"]
             expected = exhibit.values[:, : shown["width"]].flatten().numpy()
             np.testing.assert_allclose(values, expected, atol=shown["scale"] / 32767)
+
+
+def test_large_numbers_of_tokens_and_letters_are_exact(explanation):
+    """16 bits with a scale would show the 36,999th token as another: numbers that name something stay whole."""
+    stop = Stop(
+        explanation.walk[1].text, (), (Exhibit("ids", torch.tensor([[36999, 20001]]), ("id",), ("a", "b"), ""),)
+    )
+    data = data_of(page(dataclasses.replace(explanation, walk=(stop,))))
+    assert data["walk"][0]["exhibits"][0]["numbers"] == [[36999, 20001]]
 
 
 def test_beams_and_their_fates(explanation):

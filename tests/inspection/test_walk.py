@@ -32,8 +32,22 @@ def test_a_line_that_has_gone_is_told(small_model):
         find_line(small_model, "feed_forward", "FeedBack", "x")
 
 
+def test_each_stop_has_numbers_and_shapes(stops):
+    for stop in stops.values():
+        for exhibit in stop.exhibits:
+            assert exhibit.values.shape[0] == len(exhibit.rows)
+            assert exhibit.shape
+        assert stop.exhibits
+
+
+def test_the_walk_begins_with_the_letters_and_the_tokenizers_ids(stops, tokenizer, explanation):
+    assert "".join(map(chr, stops["text"].exhibits[0].values[0])) == explanation.text
+    assert stops["tokens"].exhibits[0].values.tolist() == [tokenizer(explanation.text)["input_ids"]]
+
+
 def test_each_stop_has_its_term_in_english_and_korean():
     for stop in STOPS:
+        assert stop.code
         assert stop.term.isascii() or "√" in stop.term
         assert any("가" <= letter <= "힣" for letter in stop.korean)
     assert len({stop.key for stop in STOPS}) == len(STOPS)
