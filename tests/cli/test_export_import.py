@@ -56,7 +56,7 @@ def test_an_exported_folder_keeps_its_tokenizer(folder):
         (["export", "marian", "nowhere", "--output_dir", "NEW"], "no model folder 'nowhere'"),
         (["export", "marian", "MODEL", "--output_dir", "NEW", "--quantization", "int8"], "float32 only"),
         (["export", "argos", "MODEL", "--output_dir", "NEW"], "--source_language and --target_language"),
-        (["export", "marian", "MODEL", "--output_dir", "NEW", "--source", "nothing"], "there is no such file"),
+        (["export", "marian", "MODEL", "--output_dir", "NEW", "--source", "nothing"], "'nothing' cannot be read"),
         (["import", "marian", "MODEL", "--output_dir", "MODEL"], "exists and is not an empty folder"),
         (["import", "fairseq", "nothing.pt", "--output_dir", "NEW"], "there is no file nothing.pt"),
         (["import", "torch", "TEXT", "--output_dir", "NEW"], "give --num_heads"),
