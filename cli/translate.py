@@ -170,10 +170,7 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     import torch
     from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
     from transformers import AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
 
-    if not sys.stderr.isatty():
-        disable_progress_bar()
     _check_folder(name)
     try:
         config = Transformer2017Config.from_pretrained(name)

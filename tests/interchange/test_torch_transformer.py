@@ -71,7 +71,7 @@ def test_a_model_that_is_not_as_taken_is_noticed(shaken, tmp_path, monkeypatch):
 
     torch.save(shaken(Translator(False)).state_dict(), tmp_path / "model.pt")
     monkeypatch.setitem(room.NAMES["decoder"], "self_attention", "multihead_attn")
-    with pytest.raises(RunError, match="torch import .* went wrong"):
+    with pytest.raises(RunError, match=r"torch import .* went wrong"):
         import_torch(tmp_path / "model.pt", tmp_path / "ours", num_heads=4)
 
 
