@@ -67,8 +67,10 @@ class Flags:
         return self.namespace.use_cpu or not has_accelerator()
 
     def as_given(self) -> dict[str, object]:
-        """The flags that the user gave, with their values."""
-        return {name: value for name, value in vars(self.namespace).items() if name in self.given}
+        """The flags that the user gave, with their values, but for the secret one: they end up in the model card."""
+        return {
+            name: value for name, value in vars(self.namespace).items() if name in self.given and name != "hub_token"
+        }
 
     def recipe_for(self, pairs: int) -> str:
         """The recipe asked for, or the one that suits a corpus of that size."""
