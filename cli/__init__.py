@@ -1,24 +1,26 @@
 """The command `transformer2017`: a file a verb, each a thin call into a room of the package."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from transformer2017 import __version__
 from transformer2017.configuration import RunError, UsageError
+from transformers.utils.logging import disable_progress_bar
 
 # The verb, the module of this folder that runs it, and what it does. Modules are imported when they are called, so
 # that `--help` and `translate` do not wait for what only training needs.
 VERBS = {
     "demo": ("demo", "train from spelling to pronunciation in some minutes, and try it"),
-    "train": ("train", "train a model from scratch on aligned text, and evaluate it while it trains"),
-    "doctor": ("doctor", "look at data, flags and model before a long run, and say what it will take"),
-    "translate": ("translate", "translate lines: standard input or a file in, a line out for each"),
+    "train": ("train", "train a model on aligned text, and evaluate it meanwhile"),
+    "doctor": ("doctor", "look at data, flags and model before a long run"),
+    "translate": ("translate", "translate lines of standard input or files, a line out for each"),
     "evaluate": ("evaluate", "score a model's translations: BLEU and chrF as JSON"),
     "average": ("average", "average the weights of a run's last checkpoints (§6.1)"),
-    "import": ("import_", "read a model of Marian, fairseq or torch, to use or fine-tune it here"),
+    "import": ("import_", "read a model of Marian, fairseq or torch, to use or fine-tune"),
     "export": ("export", "write a model for MarianMT, CTranslate2, ONNX, Argos or Marian"),
-    "explain": ("explain", "see one sentence's translation from inside: a page, and figures for a paper"),
+    "explain": ("explain", "see a sentence's translation from inside: a page, and figures"),
     "app": ("app", "a page on localhost to translate and look inside"),
 }
 
@@ -35,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the work failed, 2 the flags or files given are at fault, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # of transformers and of the Hub
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when a verb imports datasets
     try:
         return _run(words)
     except UsageError as error:

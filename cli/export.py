@@ -1,13 +1,16 @@
 """`transformer2017 export`: a model in another format, checked by running the result."""
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
 from transformer2017.configuration import UsageError
 
+from .translate import load, open_text
+
 FORMATS = ("marian", "ctranslate2", "onnx", "argos", "marian-npz")
-COMPARED_LINES = 64
+COMPARED_LINES = 1000
 
 
 def run(argv: list[str]) -> int:
@@ -16,8 +19,6 @@ def run(argv: list[str]) -> int:
     output_dir = Path(arguments.output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise UsageError(f"--output_dir {output_dir} exists and is not an empty folder")
-    from transformer2017.cli.translate import load
-
     model, tokenizer = load(arguments.model)
     print(_export(arguments, model, tokenizer, _sources(arguments, tokenizer)))
     return 0
@@ -39,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quantization", default="float32", help="float32 or int8 (ctranslate2, argos and onnx; %(default)s)"
     )
-    parser.add_argument("--source", help=f"text to compare on: the first {COMPARED_LINES} lines of a file")
+    parser.add_argument(
+        "--source", help=f"text to compare on: the first {COMPARED_LINES:,} lines of a file, or of standard input (-)"
+    )
     parser.add_argument("--source_language", help="code of the source language, such as en (argos)")
     parser.add_argument("--target_language", help="code of the target language, such as de (argos)")
     return parser
@@ -49,12 +52,14 @@ def _sources(arguments: argparse.Namespace, tokenizer: Any) -> list[list[int]] |
     """Token ids of the lines to compare on; None where no file is given."""
     if arguments.source is None:
         return None
-    path = Path(arguments.source)
-    if not path.is_file():
-        raise UsageError(f"--source {path}: there is no such file")
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:COMPARED_LINES]
+    with open_text(arguments.source) as file:
+        filled = (line.rstrip("\r\n") for line in file if line.strip())
+        try:
+            lines = list(itertools.islice(filled, COMPARED_LINES))
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--source {arguments.source}: not UTF-8 text") from error
     if not lines:
-        raise UsageError(f"--source {path} holds no text")
+        raise UsageError(f"--source {arguments.source} holds no text")
     return [tokenizer(line)["input_ids"] for line in lines]
 
 

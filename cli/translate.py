@@ -21,9 +21,9 @@ def run(argv: list[str]) -> int:
     _check(flags)
     started = time.perf_counter()
     with ExitStack() as files:
-        lines = _lines([files.enter_context(_open(path)) for path in flags.files or ["-"]])
+        lines = _lines([files.enter_context(open_text(path)) for path in flags.files or ["-"]])
         given = flags.score or flags.prefix
-        others = None if given is None else _lines([files.enter_context(_open(given))])
+        others = None if given is None else _lines([files.enter_context(open_text(given))])
         model, tokenizer = load(flags.model, flags.precision, flags.device)
         count, decoded_by = _run(flags, model, tokenizer, lines, others)
     if flags.report:
@@ -170,10 +170,7 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     import torch
     from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
     from transformers import AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
 
-    if not sys.stderr.isatty():
-        disable_progress_bar()
     _check_folder(name)
     try:
         config = Transformer2017Config.from_pretrained(name)
@@ -210,7 +207,12 @@ def _check_folder(name: str) -> None:
         raise UsageError(f"{name!r} holds no tokenizer (tokenizer.json)")
 
 
-def _open(path: str) -> TextIO:
+def open_text(path: str) -> TextIO:
+    """Opens a file to read, or standard input for -.
+
+    Raises:
+        UsageError: If there is no such file.
+    """
     if path == "-":
         return sys.stdin
     try:

@@ -1,6 +1,7 @@
 """CTranslate2, the fast runtime behind LibreTranslate and others: out, in float32 or quantised."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
 from .marian import refuse_unusual_heads
-from .report import Report, Sources, Specials, greedy_translations, logits_of, shifted, sources_or_samples
+from .report import (
+    SENTENCES_AT_ONCE,
+    Report,
+    Sources,
+    Specials,
+    logits_of,
+    longest_translation,
+    shifted,
+    sources_or_samples,
+)
 
 QUANTIZATIONS = ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16")
 MAX_POSITIONS = 1024  # CTranslate2 has a table of positions; ours has a formula
@@ -184,35 +194,40 @@ def compare_translator(
     *,
     add_source_eos: bool = False,
 ) -> None:
-    """Compares log probabilities (in float32), and greedy translations, with those of the CTranslate2 model."""
+    """Compares log probabilities and greedy translations with those of the CTranslate2 model.
+
+    Raises:
+        RunError: If log probabilities in float32 differ.
+    """
     translator = load_library().Translator(folder, device="cpu", compute_type=_compute_type(quantization))
     vocabulary = json.loads((Path(folder) / "shared_vocabulary.json").read_text(encoding="utf-8"))
-    specials = Specials.of(model.config)
     sources = sources_or_samples(report, model.config, sources)
     bare = [source[:-1] if add_source_eos else source for source in sources]
     pieces = [[vocabulary[token] for token in source] for source in bare]
-    if quantization == "float32":
-        targets = [source[:-1] for source in sources]
-        scores = translator.score_batch(pieces, [[vocabulary[token] for token in target] for target in targets])
-        theirs = [torch.tensor(score.log_probs, dtype=torch.float64) for score in scores]
-        report.compare_logits(
-            zip(_log_probabilities(model, sources, specials), theirs, strict=True), TOLERANCE, "log probabilities"
-        )
-    results = translator.translate_batch(pieces, beam_size=1, max_decoding_length=64)
+    targets = [[vocabulary[token] for token in source[:-1]] for source in sources]
+    scores = translator.score_batch(pieces, targets, max_batch_size=SENTENCES_AT_ONCE)
+    theirs = [torch.tensor(score.log_probs, dtype=torch.float64) for score in scores]
+    report.compare_logits(
+        zip(log_probabilities(model, sources), theirs, strict=True),
+        TOLERANCE if quantization == "float32" else None,
+        "log probabilities",
+    )
+    longest = longest_translation(model)
+    results = translator.translate_batch(
+        pieces, max_batch_size=SENTENCES_AT_ONCE, beam_size=1, max_decoding_length=longest
+    )
     index = {token: id_ for id_, token in enumerate(vocabulary)}
-    translations = [[index[token] for token in result.hypotheses[0]] for result in results]
-    report.compare_translations(greedy_translations(model, sources), translations, "greedy")
+    report.compare_translations(
+        model, sources, [[index[piece] for piece in one.hypotheses[0]] for one in results], longest
+    )
 
 
-def _log_probabilities(
-    model: Transformer2017ForConditionalGeneration, sources: Sources, specials: Specials
-) -> list[torch.Tensor]:
-    """Of each token of the target, its end included: the target is the source again."""
+def log_probabilities(model: Transformer2017ForConditionalGeneration, sources: Sources) -> Iterator[torch.Tensor]:
+    """Of each token of the target, its end included (target_len,): the target is the source again."""
+    specials = Specials.of(model.config)
     logits = logits_of(model, sources, shifted(sources, specials.start), specials.pad)
-    return [
-        row.log_softmax(-1).gather(-1, torch.tensor(source)[:, None])[:, 0]
-        for row, source in zip(logits, sources, strict=True)
-    ]
+    for row, source in zip(logits, sources, strict=True):
+        yield row.log_softmax(-1).gather(-1, torch.tensor(source)[:, None])[:, 0]
 
 
 def _compute_type(quantization: str) -> str:

@@ -18,7 +18,8 @@ from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerFast
 
 from .layout import POSITIONS, State, layer_parts, own_model, with_scaled_embedding
-from .report import Report
+from .originals import fsmt_from
+from .report import LOGITS_TOLERANCE, Report, compare_models
 
 START, PAD, END, UNKNOWN = SPECIAL_TOKENS = [
     "<s>",
@@ -42,15 +43,20 @@ def import_fairseq(checkpoint: str | Path, dictionary: str | Path | None, output
 
     Raises:
         UsageError: If a file cannot be read, or the model cannot be represented; the sentence says why.
+        RunError: If the logits differ from the original's.
     """
     arguments, state = read_checkpoint(checkpoint)
     model = transformer2017_from(arguments, state)
     model.save_pretrained(output_dir)
     report = Report(f"fairseq import from {checkpoint} to {output_dir}")
-    report.note(
-        f"weights: all {len(state)} entries of the checkpoint are accounted for; nothing to compare logits with"
+    report.note("compared with FSMT, transformers' port of fairseq's transformer")
+    learned = "encoder.embed_positions.weight" in state
+    original = fsmt_from(
+        model.config, state, scaled=not getattr(arguments, "no_scale_embedding", False), learned=learned
     )
-    if not getattr(arguments, "encoder_learned_pos", False):
+    reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir).eval()
+    compare_models(report, original, reloaded, None, LOGITS_TOLERANCE)
+    if not learned:
         report.note(
             f"fairseq's sinusoids have other frequencies than §3.5: written as {model.config.learned_positions} "
             "learned positions"

@@ -25,9 +25,8 @@ from .layout import (
     reorder_d_model,
     with_scaled_embedding,
 )
-from .report import Report, Sources, compare_models
+from .report import LOGITS_TOLERANCE, Report, Sources, compare_models
 
-LOGITS_TOLERANCE = 1e-5
 SINUSOID_TOLERANCE = 1e-4  # between a table of positions in a checkpoint and the formula of §3.5
 MARIAN_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}
 MAX_POSITIONS = 1024  # MarianMT has a table of positions; ours has a formula

@@ -16,10 +16,10 @@ from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
-from .ctranslate2 import load_library, tokens_by_id
+from .ctranslate2 import TOLERANCE, load_library, log_probabilities, tokens_by_id
 from .layout import POSITIONS, State
 from .marian import refuse_unusual_heads
-from .report import Report, Sources, greedy_translations, sources_or_samples
+from .report import SENTENCES_AT_ONCE, Report, Sources, longest_translation, sources_or_samples
 
 MAX_POSITIONS = 1024
 ACTIVATIONS = {"relu": "relu", "silu": "swish"}  # Marian's gelu is an approximation
@@ -33,10 +33,11 @@ def export_marian_npz(
     output_dir: str | Path,
     sources: Sources | None = None,
 ) -> Report:
-    """Writes `model.npz`, `vocab.yml` and `decoder.yml`, and compares translations by way of CTranslate2's converter.
+    """Writes `model.npz`, `vocab.yml` and `decoder.yml`, and compares by way of CTranslate2's converter of them.
 
     Raises:
         UsageError: If Marian cannot represent the model, or CTranslate2 is not installed.
+        RunError: If log probabilities differ.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def _compare(
     sources: Sources | None,
     order: list[int],
 ) -> None:
-    """Converts what was written with CTranslate2, runs it, and compares greedy translations."""
+    """Converts what was written with CTranslate2, runs it, and compares log probabilities and greedy translations."""
     library = load_library()
     import ctranslate2.converters.marian as reader
 
@@ -202,7 +203,15 @@ def _compare(
     pieces = [[vocabulary[position[token]] for token in source[:-1]] for source in sources]
     with tempfile.TemporaryDirectory() as work:
         spec.save(work)
-        results = library.Translator(work, device="cpu").translate_batch(pieces, beam_size=1, max_decoding_length=64)
+        translator = library.Translator(work, device="cpu", compute_type="float32")
+    scores = translator.score_batch(pieces, pieces, max_batch_size=SENTENCES_AT_ONCE)
+    theirs = [torch.tensor(score.log_probs, dtype=torch.float64) for score in scores]
+    report.compare_logits(zip(log_probabilities(model, sources), theirs, strict=True), TOLERANCE, "log probabilities")
+    longest = longest_translation(model)
+    results = translator.translate_batch(
+        pieces, max_batch_size=SENTENCES_AT_ONCE, beam_size=1, max_decoding_length=longest
+    )
     back = {name: order[index] for index, name in enumerate(vocabulary)}
-    theirs = [[back[token] for token in result.hypotheses[0]] for result in results]
-    report.compare_translations(greedy_translations(model, sources), theirs, "greedy")
+    report.compare_translations(
+        model, sources, [[back[piece] for piece in one.hypotheses[0]] for one in results], longest
+    )

@@ -32,8 +32,9 @@ from .report import (
     Report,
     Sources,
     Specials,
-    greedy_translations,
+    batches,
     logits_of,
+    longest_translation,
     padded,
     shifted,
     sources_or_samples,
@@ -237,7 +238,7 @@ class OnnxModel:
         logits = torch.from_numpy(outputs.pop("logits"))
         return logits, {name.replace("present", "past"): value for name, value in outputs.items()}
 
-    def greedy(self, source: dict[str, torch.Tensor], max_new_tokens: int = 64) -> list[list[int]]:
+    def greedy(self, source: dict[str, torch.Tensor], max_new_tokens: int) -> list[list[int]]:
         """Greedy translations, one token a step, with start and end."""
         memory = self.encode(source)
         batch = len(source["input_ids"])
@@ -260,26 +261,31 @@ def _compare(
     quantization: str,
     sources: Sources | None,
 ) -> None:
-    """Compares logits, one token a step through the cache, and greedy translations."""
+    """Compares logits, one token a step through the cache, and greedy translations.
+
+    Raises:
+        RunError: If logits in float32 differ.
+    """
     specials = Specials.of(model.config)
     sources = sources_or_samples(report, model.config, sources)
-    if quantization == "float32":
-        targets = shifted(sources, specials.start)
-        ours = logits_of(model, sources, targets, specials.pad)
-        theirs = stepwise_logits(exported, sources, targets, specials.pad)
-        report.compare_logits(zip(ours, theirs, strict=True), TOLERANCE)
-    translations = [without_frame(row, specials) for row in exported.greedy(padded(sources, specials.pad))]
-    report.compare_translations(greedy_translations(model, sources), translations, "greedy")
+    targets = shifted(sources, specials.start)
+    ours = logits_of(model, sources, targets, specials.pad)
+    theirs = stepwise_logits(exported, sources, targets, specials.pad)
+    report.compare_logits(zip(ours, theirs, strict=True), TOLERANCE if quantization == "float32" else None)
+    longest = longest_translation(model)
+    sequences = [row for some in batches(sources) for row in exported.greedy(padded(some, specials.pad), longest)]
+    report.compare_translations(model, sources, [without_frame(row, specials) for row in sequences], longest)
 
 
-def stepwise_logits(exported: OnnxModel, sources: Sources, targets: Sources, pad: int) -> list[torch.Tensor]:
+def stepwise_logits(exported: OnnxModel, sources: Sources, targets: Sources, pad: int) -> Iterator[torch.Tensor]:
     """Logits of each sentence's target: its first two tokens at once, then one a step (target_len, vocabulary)."""
-    memory = exported.encode(padded(sources, pad))
-    ids = padded(targets, pad)["input_ids"]
-    cache, steps = exported.empty_cache(len(sources)), []
-    for new in (ids[:, :2], *ids[:, 2:].split(1, dim=1)):
-        if new.shape[1]:
-            logits, cache = exported.step(new, memory, cache)
-            steps.append(logits)
-    whole = torch.cat(steps, dim=1).double()
-    return [row[: len(target)] for row, target in zip(whole, targets, strict=True)]
+    for some, wanted in zip(batches(sources), batches(targets), strict=True):
+        memory = exported.encode(padded(some, pad))
+        ids = padded(wanted, pad)["input_ids"]
+        cache, steps = exported.empty_cache(len(some)), []
+        for new in (ids[:, :2], *ids[:, 2:].split(1, dim=1)):
+            if new.shape[1]:
+                logits, cache = exported.step(new, memory, cache)
+                steps.append(logits)
+        whole = torch.cat(steps, dim=1).double()
+        yield from (row[: len(target)] for row, target in zip(whole, wanted, strict=True))

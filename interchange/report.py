@@ -1,6 +1,6 @@
 """What is said at the end of every import and export: what was compared, on how much, and how far apart it was."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +8,10 @@ import torch
 from transformer2017.configuration import RunError
 
 SAMPLE_SENTENCES = 16
+SENTENCES_AT_ONCE = 32
+LONGEST_TRANSLATION = 64  # tokens
+LOGITS_TOLERANCE = 1e-5
+TIE = 1e-3  # log probabilities of two tokens that are closer may change places by rounding alone
 Sources = list[list[int]]  # token ids of sentences, each with its end
 
 
@@ -20,47 +24,53 @@ class Report:
         lines: One for each comparison, and one for each thing that the user should know.
         largest_difference: The largest difference of two logits; None where logits were not compared.
         different_translations: Sentences whose translations differ; None where translations were not compared.
+        ties: How many of those part at two tokens that the model finds equally likely, up to `TIE`.
     """
 
     what: str
     lines: list[str] = field(default_factory=list)
     largest_difference: float | None = None
     different_translations: int | None = None
+    ties: int = 0
 
     def note(self, sentence: str) -> None:
         """Adds what the user should know."""
         self.lines.append(sentence)
 
     def compare_logits(
-        self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], tolerance: float, what: str = "logits"
+        self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], tolerance: float | None, what: str = "logits"
     ) -> None:
         """Compares logits (or what is made of them), a pair for each sentence.
 
         Args:
             pairs: Ours and theirs.
             tolerance: How far apart two may be, in units of the largest of ours if that is above 1: float32 has some
-                seven digits.
+                seven digits. None where any difference is allowed, as between float32 and int8.
             what: The name of what is compared.
 
         Raises:
             RunError: If two are further apart, or one is not a number.
         """
-        pairs = list(pairs)
-        differences = [float((ours - theirs).abs().max()) for ours, theirs in pairs]
-        self.largest_difference = max(differences)
-        self.lines.append(f"{what} of {len(pairs)} sentences: largest difference {self.largest_difference:.1e}")
-        allowed = tolerance * max(1.0, *(float(ours.abs().max()) for ours, _ in pairs))
-        if not self.largest_difference <= allowed:  # so that not-a-number fails too
+        found = [(float((ours - theirs).abs().max()), float(ours.abs().max())) for ours, theirs in pairs]
+        differences, sizes = torch.tensor(found, dtype=torch.float64).max(dim=0).values.tolist()  # keeps not-a-number
+        self.largest_difference = differences
+        self.lines.append(f"{what} of {len(found)} sentences: largest difference {differences:.1e}")
+        allowed = float("inf") if tolerance is None else tolerance * max(1.0, sizes)
+        if not differences <= allowed:  # so that not-a-number fails too
             raise RunError(
                 f"The {self.what} went wrong: its {what} differ by {self.largest_difference:.1e}, more than "
                 f"{allowed:.0e}. Please report this with the model's config.json."
             )
 
-    def compare_translations(self, ours: list[list[int]], theirs: list[list[int]], how: str) -> None:
-        """Compares the tokens of translations, and counts those that differ."""
-        self.different_translations = sum(a != b for a, b in zip(ours, theirs, strict=True))
-        equal = len(ours) - self.different_translations
-        self.lines.append(f"translations of {len(ours)} sentences ({how}): {equal} equal")
+    def compare_translations(self, model: Any, sources: Sources, theirs: list[list[int]], longest: int) -> None:
+        """Compares greedy translations, of `longest` tokens at most, with those of a model of transformers."""
+        ours = greedy_translations(model, sources, longest)
+        parted = [row for row in zip(sources, ours, theirs, strict=True) if row[1] != row[2]]
+        self.different_translations = len(parted)
+        self.ties = sum(_is_tie(model, *row) for row in parted)
+        equal = len(ours) - len(parted)
+        said = f"; {self.ties} of the others part at a tie" if parted else ""
+        self.lines.append(f"translations of {len(ours)} sentences (greedy): {equal} equal{said}")
 
     def __str__(self) -> str:
         return "\n".join([self.what, *(f"  {line}" for line in self.lines)])
@@ -108,22 +118,52 @@ def shifted(sources: Sources, start: int) -> Sources:
     return [[start, *source[:-1]] for source in sources]
 
 
-@torch.no_grad()
-def logits_of(model: Any, sources: Sources, targets: Sources, pad: int) -> list[torch.Tensor]:
-    """Logits of each sentence's target, given its source, computed in one padded batch; (target_len, vocab) each."""
-    source, target = padded(sources, pad), padded(targets, pad)
-    logits = model(**source, decoder_input_ids=target["input_ids"]).logits  # (batch, target_len, vocab)
-    return [row[: len(ids)].double() for row, ids in zip(logits, targets, strict=True)]
+def batches(sentences: Sources) -> Iterator[Sources]:
+    """A few sentences at a time, in order: those of a whole test set would not fit in memory together."""
+    for start in range(0, len(sentences), SENTENCES_AT_ONCE):
+        yield sentences[start : start + SENTENCES_AT_ONCE]
 
 
 @torch.no_grad()
-def greedy_translations(model: Any, sources: Sources) -> list[list[int]]:
-    """Greedy output of `generate()`, 64 tokens at most, without start, end and padding."""
+def logits_of(model: Any, sources: Sources, targets: Sources, pad: int) -> Iterator[torch.Tensor]:
+    """Logits of each sentence's target, given its source, computed in padded batches; (target_len, vocab) each."""
+    for some, wanted in zip(batches(sources), batches(targets), strict=True):
+        ids = padded(wanted, pad)["input_ids"]
+        logits = model(
+            **padded(some, pad), decoder_input_ids=ids, use_cache=False
+        ).logits  # (batch, target_len, vocab)
+        yield from (row[: len(target)].double() for row, target in zip(logits, wanted, strict=True))
+
+
+@torch.no_grad()
+def greedy_translations(model: Any, sources: Sources, longest: int = LONGEST_TRANSLATION) -> list[list[int]]:
+    """Greedy output of `generate()`, of `longest` tokens at most, without start, end and padding."""
     specials = Specials.of(model.config)
-    sequences = model.generate(
-        **padded(sources, specials.pad), num_beams=1, do_sample=False, max_length=None, max_new_tokens=64
-    )
-    return [without_frame(sequence, specials) for sequence in sequences.tolist()]
+    settings = {"num_beams": 1, "do_sample": False, "max_length": None}
+    sequences = [
+        sequence
+        for some in batches(sources)
+        for sequence in model.generate(**padded(some, specials.pad), **settings, max_new_tokens=longest).tolist()
+    ]
+    return [without_frame(sequence, specials) for sequence in sequences]
+
+
+def longest_translation(*models: Any) -> int:
+    """In tokens: `LONGEST_TRANSLATION`, or as many as models with a table of positions have positions for."""
+    bounds = [getattr(model.config, "max_position_embeddings", None) for model in models]
+    return min([LONGEST_TRANSLATION, *(bound - 1 for bound in bounds if bound is not None)])
+
+
+@torch.no_grad()
+def _is_tie(model: Any, source: list[int], one: list[int], other: list[int]) -> bool:
+    """Whether the first tokens in which two translations of a source differ have equal log probabilities."""
+    specials = Specials.of(model.config)
+    one, other = [*one, specials.end], [*other, specials.end]
+    place = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+    if place is None:
+        return False
+    [logits] = logits_of(model, [source], [[specials.start, *one[:place]]], specials.pad)
+    return bool((logits[-1, one[place]] - logits[-1, other[place]]).abs() <= TIE)
 
 
 def without_frame(sequence: Sequence[int], specials: Specials) -> list[int]:
@@ -145,7 +185,8 @@ def compare_models(report: Report, one: Any, other: Any, sources: Sources | None
     targets = shifted(sources, specials.start)
     ours, theirs = (logits_of(model, sources, targets, specials.pad) for model in (one, other))
     report.compare_logits(zip(ours, theirs, strict=True), tolerance)
-    report.compare_translations(greedy_translations(one, sources), greedy_translations(other, sources), "greedy")
+    longest = longest_translation(one, other)
+    report.compare_translations(one, sources, greedy_translations(other, sources, longest), longest)
 
 
 def sources_or_samples(report: Report, config: Any, sources: Sources | None) -> Sources:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import torch
 from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 
 from .layout import State, own_model
-from .report import Report
+from .originals import TorchOriginal
+from .report import LOGITS_TOLERANCE, Report, logits_of, shifted, sources_or_samples
 
+FINAL_NORM_TOLERANCE = 1e-2  # normalising twice: what epsilon does depends on the weights of the first norm
 MARK = "encoder.layers.0.self_attn.in_proj_weight"
 NAMES = {
     "encoder": {
@@ -57,6 +60,7 @@ def import_torch(
 
     Raises:
         UsageError: If the file cannot be read, or the model cannot be represented; the sentence says why.
+        RunError: If the logits differ from the original's.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -79,7 +83,15 @@ def import_torch(
     )
     own_model(config, own).save_pretrained(output_dir)
     report.note("taken to be as in the paper: post-norm, embeddings times sqrt(d_model), interleaved sinusoids")
-    report.note("not compared: a state dict cannot be run. There is no tokenizer in it")
+    report.note("compared with torch's nn.Transformer, between embeddings and positions as these")
+    sources = sources_or_samples(report, config, None)
+    targets = shifted(sources, start_token_id)
+    reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir).eval()
+    theirs = TorchOriginal(config, inner_state(state), own).logits(sources, targets)
+    with_norm = any(name.endswith(("encoder.norm.weight", "decoder.norm.weight")) for name in state)
+    tolerance = FINAL_NORM_TOLERANCE if with_norm else LOGITS_TOLERANCE
+    report.compare_logits(zip(logits_of(reloaded, sources, targets, pad_token_id), theirs, strict=True), tolerance)
+    report.note("no tokenizer: a state dict has none")
     return report
 
 
@@ -89,13 +101,11 @@ def own_state(state: State, report: Report, **fields: int | str) -> tuple[Transf
     Raises:
         UsageError: If the model cannot be represented.
     """
-    prefixes = [name.removesuffix(MARK) for name in state if name.endswith(MARK)]
-    if len(prefixes) != 1:
-        raise UsageError(f"The state dict holds {len(prefixes)} transformers; exactly one entry must end in {MARK}.")
-    inner = {name.removeprefix(prefixes[0]): weight for name, weight in state.items() if name.startswith(prefixes[0])}
-    inner = {name: weight for name, weight in inner.items() if name.startswith(("encoder.", "decoder."))}
-    outer = {name: weight for name, weight in state.items() if name.removeprefix(prefixes[0]) not in inner}
+    inner = inner_state(state)
+    outer = {name: weight for name, weight in state.items() if name.removeprefix(_prefix(state)) not in inner}
     d_model = inner[MARK].shape[1]
+    if d_model % int(fields["num_heads"]):
+        raise UsageError(f"--num_heads {fields['num_heads']} does not divide the model's width of {d_model}.")
     shared, bias = _matrix_and_bias(outer, d_model)
     layers = {
         half: 1 + max(int(name.split(".")[2]) for name in inner if name.startswith(f"{half}.layers."))
@@ -113,16 +123,34 @@ def own_state(state: State, report: Report, **fields: int | str) -> tuple[Transf
             )
     if bias is not None:
         own["lm_head.bias"] = bias
-    config = Transformer2017Config(
-        vocab_size=shared.shape[0],
-        d_model=d_model,
-        d_ff=inner["encoder.layers.0.linear1.weight"].shape[0],
-        encoder_layers=layers["encoder"],
-        decoder_layers=layers["decoder"],
-        logits_bias=bias is not None,
-        **fields,  # type: ignore[arg-type]
-    )
+    try:
+        config = Transformer2017Config(
+            vocab_size=shared.shape[0],
+            d_model=d_model,
+            d_ff=inner["encoder.layers.0.linear1.weight"].shape[0],
+            encoder_layers=layers["encoder"],
+            decoder_layers=layers["decoder"],
+            logits_bias=bias is not None,
+            **fields,  # type: ignore[arg-type]
+        )
+    except ValueError as error:
+        raise UsageError(f"This state dict cannot be represented: {error}") from error
     return config, own
+
+
+def inner_state(state: State) -> State:
+    """The weights of the `nn.Transformer` in a state dict, by its own names."""
+    prefix = _prefix(state)
+    inner = {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
+    return {name: weight for name, weight in inner.items() if name.startswith(("encoder.", "decoder."))}
+
+
+def _prefix(state: State) -> str:
+    """What stands before the names of the `nn.Transformer`."""
+    prefixes = [name.removesuffix(MARK) for name in state if name.endswith(MARK)]
+    if len(prefixes) != 1:
+        raise UsageError(f"The state dict holds {len(prefixes)} transformers; exactly one entry must end in {MARK}.")
+    return prefixes[0]
 
 
 def _layer(inner: State, half: str, index: int) -> State:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import Pipeline
+from transformers import GenerationConfig, Pipeline
 
 from .documents import split_lines, split_sentences, strip_white_space
 
@@ -55,6 +55,8 @@ class Text2TextGenerationPipeline(Pipeline):
     _load_tokenizer = True
     _load_processor = _load_image_processor = _load_video_processor = _load_feature_extractor = False
     _pipeline_calls_generate = True
+    # Where neither the model nor the caller says how long an output may be; generate() itself would stop after 20.
+    _default_generation_config = GenerationConfig(max_new_tokens=256)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,6 +66,8 @@ class Text2TextGenerationPipeline(Pipeline):
             )
         if self.tokenizer is None:
             raise ValueError(f"The {self.task} pipeline needs the model's tokenizer: pass tokenizer=...")
+        if getattr(self.model.generation_config, "max_tokens_beyond_input", None) is not None:
+            self._generation_defaults.pop("max_new_tokens")  # the model has a bound of its own (§6.1)
         self._task_params = dict((getattr(self.model.config, "task_specific_params", None) or {}).get(self.task, {}))
         self._prefix = self._task_params.pop("prefix", getattr(self.model.config, "prefix", None)) or ""
 

@@ -249,6 +249,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Not needed: batches hold only what the model takes."}
     )
+    hub_strategy: str = field(default="end", metadata={"help": "With --push_to_hub: end, when the model is finished."})
     seed: int = field(default=2017, metadata={"help": "Seed of weights, order of data, and dropout."})
 
     @property

@@ -67,8 +67,10 @@ class Flags:
         return self.namespace.use_cpu or not has_accelerator()
 
     def as_given(self) -> dict[str, object]:
-        """The flags that the user gave, with their values."""
-        return {name: value for name, value in vars(self.namespace).items() if name in self.given}
+        """The flags that the user gave, with their values, but for the secret one: they end up in the model card."""
+        return {
+            name: value for name, value in vars(self.namespace).items() if name in self.given and name != "hub_token"
+        }
 
     def recipe_for(self, pairs: int) -> str:
         """The recipe asked for, or the one that suits a corpus of that size."""
@@ -140,18 +142,26 @@ class _ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
     """One spelling of each flag, its value's name short, and a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        if _has_many_choices(action):
+            chosen = f" (default: {action.default})" if action.default is not None else ""
+            return f"{action.help or ''} One of: {', '.join(map(str, action.choices or ()))}.{chosen}".strip()
         if action.default is None or action.default is False or action.option_strings[0].startswith("--no_"):
             return action.help
         return super()._get_help_string(action)
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34, width=110)
+        super().__init__(prog, max_help_position=30)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.dest == "help":
             return super()._format_action_invocation(action)
-        value = "" if action.nargs == 0 else (" " + self._format_args(action, "VALUE"))
-        return action.option_strings[0] + value
+        value = "VALUE" if _has_many_choices(action) else self._format_args(action, "VALUE")
+        return action.option_strings[0] + ("" if action.nargs == 0 else f" {value}")
+
+
+def _has_many_choices(action: argparse.Action) -> bool:
+    """Whether the choices are too many to stand behind the flag's name."""
+    return action.choices is not None and len(",".join(map(str, action.choices))) > 40
 
 
 def read_flag_file(path: Path) -> dict[str, object]:

@@ -5,6 +5,9 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from transformer2017.configuration import RunError, UsageError
+from transformers.trainer_utils import HubStrategy
+
+from .arguments import TrainingArguments
 
 # Weights, config and code of the model, its tokenizer, its card and the pictures in it: no checkpoints, no corpora.
 UPLOADED = ("*.safetensors", "*.safetensors.index.json", "*.py", "*.spm", "README.md", "*.png")
@@ -37,8 +40,8 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool | None = None
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UsageError(f"{folder} holds no model to upload (config.json and *.safetensors)")
-    api = HfApi(token=token)
     try:
+        api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         commit = api.upload_folder(
             repo_id=repo_id,
@@ -52,3 +55,37 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool | None = None
     except (HfHubHTTPError, OSError) as error:
         raise RunError(f"{repo_id} was not uploaded: {str(error).splitlines()[0]}") from error
     return str(commit)
+
+
+class Upload:
+    """The upload that the flags of a run ask for, in place of `Trainer`'s own.
+
+    That one sends every checkpoint, and with it `training_args.bin`, which is a pickle.
+
+    Args:
+        arguments: Those of the run; `push_to_hub` is taken out of them.
+
+    Raises:
+        UsageError: If they ask for uploads while training.
+        RunError: If the Hub cannot be reached or refuses: better before a long run than after it.
+    """
+
+    def __init__(self, arguments: TrainingArguments) -> None:
+        self.wanted, arguments.push_to_hub = arguments.push_to_hub, False
+        self.repo_id = arguments.hub_model_id or Path(arguments.output_dir).resolve().name
+        self.private, self.token = arguments.hub_private_repo, arguments.hub_token
+        if not self.wanted:
+            return
+        if arguments.hub_strategy not in ("end", HubStrategy.END):
+            raise UsageError("--hub_strategy can be end alone: the finished folder is uploaded, in one commit.")
+        try:
+            created = HfApi(token=self.token).create_repo(self.repo_id, private=self.private, exist_ok=True)
+            self.repo_id = created.repo_id
+        except OfflineModeIsEnabled as error:
+            raise RunError(f"--push_to_hub: {self.repo_id} cannot be reached: HF_HUB_OFFLINE is set") from error
+        except (HfHubHTTPError, OSError) as error:
+            raise RunError(f"--push_to_hub: {self.repo_id} was refused: {str(error).splitlines()[0]}") from error
+
+    def push(self, folder: Path) -> str:
+        """Uploads the finished folder, and gives the address of the commit."""
+        return push_folder(folder, self.repo_id, private=self.private, token=self.token)

@@ -1,5 +1,6 @@
 """What a run shows while it trains: a bar, the scores, sample translations, and curves at the end."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from transformers.trainer_callback import TrainerState
 
 
 class ProgressBar(TrainerCallback):
-    """A bar with loss, rate and time left; each evaluation leaves a line."""
+    """A bar with loss, rate and time left, on a terminal; each evaluation leaves a line, everywhere."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
@@ -25,6 +26,7 @@ class ProgressBar(TrainerCallback):
                 unit="update",
                 dynamic_ncols=True,
                 mininterval=0.5,
+                disable=not sys.stderr.isatty(),
             )
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -35,9 +37,14 @@ class ProgressBar(TrainerCallback):
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Shows loss and rate on the bar."""
-        if self.bar is not None and logs and "loss" in logs:
-            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, rate {logs['learning_rate']:.2g}", refresh=False)
+        """Shows loss and rate on the bar, or in a line of their own where there is none."""
+        if self.bar is None or not logs or "loss" not in logs:
+            return
+        said = f"loss {logs['loss']:.3f}, rate {logs['learning_rate']:.2g}"
+        if self.bar.disable:
+            self.bar.write(f"update {state.global_step:,} of {state.max_steps:,}: {said}")
+        else:
+            self.bar.set_postfix_str(said, refresh=False)
 
     def on_evaluate(
         self, args: Any, state: TrainerState, control: Any, metrics: dict[str, float], **kwargs: Any

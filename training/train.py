@@ -40,6 +40,7 @@ def train(argv: list[str]) -> Path:
         prepared = prepare(flags, folder.store)
     corpus, arguments, tokenizer, tokens = prepared.corpus, prepared.arguments, prepared.tokenizer, prepared.tokens
 
+    upload = hub.Upload(arguments.training)
     set_seed(arguments.training.seed)
     model = make_model(arguments, tokenizer)
     say(f"data        {corpus.report}{prepared.left_out}")
@@ -53,6 +54,8 @@ def train(argv: list[str]) -> Path:
     if trainer.is_world_process_zero():
         scores = choose_weights(trainer, arguments)
         finish(trainer, corpus, arguments, scores, folder)
+        if upload.wanted:
+            say(f"uploaded: {upload.push(folder.path)}")
     trainer.accelerator.wait_for_everyone()
     return folder.path
 
@@ -241,6 +244,4 @@ def finish(
     except OSError as error:
         raise RunError(f"{folder.path} could not be written: {error.strerror or error}.") from error
     folder.finish()
-    if trainer.args.push_to_hub:
-        say(f"uploaded: {hub.push_folder(folder.path, trainer.hub_model_id, private=trainer.args.hub_private_repo)}")
     print(f"The model is in {folder.path}", file=sys.stdout, flush=True)

@@ -3,7 +3,7 @@
 import pytest
 import transformer2017
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformer2017.cli import main
+from transformer2017.cli import VERBS, main
 from transformers import AutoModelForSeq2SeqLM, MarianMTModel, PreTrainedTokenizerFast
 
 
@@ -56,7 +56,7 @@ def test_an_exported_folder_keeps_its_tokenizer(folder):
         (["export", "marian", "nowhere", "--output_dir", "NEW"], "no model folder 'nowhere'"),
         (["export", "marian", "MODEL", "--output_dir", "NEW", "--quantization", "int8"], "float32 only"),
         (["export", "argos", "MODEL", "--output_dir", "NEW"], "--source_language and --target_language"),
-        (["export", "marian", "MODEL", "--output_dir", "NEW", "--source", "nothing"], "there is no such file"),
+        (["export", "marian", "MODEL", "--output_dir", "NEW", "--source", "nothing"], "'nothing' cannot be read"),
         (["import", "marian", "MODEL", "--output_dir", "MODEL"], "exists and is not an empty folder"),
         (["import", "fairseq", "nothing.pt", "--output_dir", "NEW"], "there is no file nothing.pt"),
         (["import", "torch", "TEXT", "--output_dir", "NEW"], "give --num_heads"),
@@ -71,10 +71,12 @@ def test_mistakes_are_one_sentence(folder, words, sentence, capsys):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("verb", ["import", "export"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_fits_eighty_columns(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])
     assert stopped.value.code == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    assert main(["--help"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -30,8 +30,8 @@ def folder(tmp_path) -> Path:
 
 
 def test_it_learns_with_plain_trainer(folder):
-    """Thirty lines at most; afterwards the folder translates what it was taught, loaded without the package's help."""
-    assert len(EXAMPLE.read_text().splitlines()) <= 30
+    """Under thirty lines; afterwards the folder translates what it was taught, loaded without the package's help."""
+    assert len(EXAMPLE.read_text().splitlines()) < 30
     (folder / "source").write_text("one\ntwo\none two\ntwo one\n" * 16)
     (folder / "target").write_text("eins\nzwei\neins zwei\nzwei eins\n" * 16)
     words = [sys.executable, EXAMPLE, folder / "model", folder / "source", folder / "target", folder / "tuned", "60"]

@@ -112,9 +112,15 @@ def test_argostranslate_installs_it(lines, shaken, tmp_path, monkeypatch):
     )
     model = shaken(transformer2017.Transformer2017ForConditionalGeneration(config))
     export_argos(model, tokenizer, tmp_path, "en", "de")
+    monkeypatch.setattr(translate.MiniSBDSentencizer, "split_sentences", lambda self, text: [text])  # it downloads
+    monkeypatch.setattr(translate.settings, "compute_type", "float32")  # by itself it quantises
     package.install_from_path(tmp_path / "translate-en_de-1_0.argosmodel")
     assert [(p.from_code, p.to_code) for p in package.get_installed_packages()] == [("en", "de")]
-    assert isinstance(translate.get_translation_from_codes("en", "de").translate("A man sits."), str)
+    translated = translate.get_translation_from_codes("en", "de").translate(lines[0])
+    batch = tokenizer(lines[0], return_tensors="pt")
+    search = {"num_beams": 4, "length_penalty": 0.2, "early_stopping": True, "max_new_tokens": 256}  # argostranslate's
+    ours = tokenizer.decode(model.generate(**batch, **search)[0], skip_special_tokens=True)
+    assert translated == ours.replace("_", " ")
 
 
 def test_a_tokenizer_of_another_kind_is_refused(words):

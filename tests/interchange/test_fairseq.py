@@ -111,6 +111,8 @@ def test_the_same_function(oracle, where, tmp_path):
     assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (1, 0, 2)
     assert model.config.decoder_start_token_id == 2
     assert "other frequencies" in str(report)
+    assert report.largest_difference <= 1e-5 * max(1.0, ours.abs().max().item())
+    assert report.different_translations == 0
 
 
 def test_learned_positions(oracle):

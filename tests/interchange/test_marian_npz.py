@@ -20,6 +20,7 @@ def test_ctranslate2_reads_it_and_translates_alike(words, shaken, fields, tmp_pa
     if config.logits_bias:
         model.lm_head.bias.data.normal_()
     report = export_marian_npz(model, words, tmp_path)
+    assert report.largest_difference < 1e-4
     assert report.different_translations == 0
     vocabulary = yaml.safe_load((tmp_path / "vocab.yml").read_text(encoding="utf-8"))
     assert (vocabulary["</s>"], vocabulary["<unk>"], len(vocabulary)) == (0, 1, len(words))

@@ -35,6 +35,7 @@ def test_int8(words, shaken, tmp_path):
     )
     model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
     report = export_onnx(model, words, tmp_path, "int8")
+    assert 1e-4 < report.largest_difference < 1
     assert report.different_translations <= 12  # of 16, by random weights
     with pytest.raises(UsageError, match="float32 or int8"):
         export_onnx(model, words, tmp_path, "int4")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformer2017
 from torch import nn
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import RunError, UsageError
 from transformer2017.interchange.torch_transformer import import_torch
 from transformers import AutoModelForSeq2SeqLM
 
@@ -61,6 +61,27 @@ def test_the_same_function(final_norms, activation, shaken, tmp_path):
         theirs = oracle(SOURCE, TARGET)
     torch.testing.assert_close(ours, theirs, atol=2e-4 if final_norms else 1e-5, rtol=0)
     assert ("became a layer that adds nothing" in str(report)) == final_norms
+    assert "logits of 16 sentences" in str(report)
+    assert report.largest_difference < (1e-3 if final_norms else 1e-5)
+
+
+def test_a_model_that_is_not_as_taken_is_noticed(shaken, tmp_path, monkeypatch):
+    """The comparison with nn.Transformer can fail: here two matrices change places on the way in."""
+    import transformer2017.interchange.torch_transformer as room
+
+    torch.save(shaken(Translator(False)).state_dict(), tmp_path / "model.pt")
+    monkeypatch.setitem(room.NAMES["decoder"], "self_attention", "multihead_attn")
+    with pytest.raises(RunError, match=r"torch import .* went wrong"):
+        import_torch(tmp_path / "model.pt", tmp_path / "ours", num_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"), [({"num_heads": 5}, "--num_heads 5"), ({"activation_function": "tanh"}, "must be one of")]
+)
+def test_flags_that_do_not_fit_are_named(flags, reason, tmp_path):
+    torch.save(Translator(False).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(UsageError, match=reason):
+        import_torch(tmp_path / "model.pt", tmp_path / "ours", **{"num_heads": 4, **flags})
 
 
 def test_separate_matrices_are_named(tmp_path):

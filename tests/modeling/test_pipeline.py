@@ -1,6 +1,7 @@
 """The pipelines: what goes in, what comes out, in which order, and where the class is found."""
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -151,6 +152,36 @@ def test_other_families(tokenizer, tmp_path):
             for task, key in (("translation", "translation_text"), ("text2text-generation", "generated_text")):
                 records = pipeline(task, **given)(TEXTS, num_beams=2, batch_size=2, **LENGTHS)
                 assert [record[key] for record in records] == expected, (type(model).__name__, task)
+
+
+def test_by_name(folder, own_model, tokenizer, tmp_path, monkeypatch):
+    """A name on the Hub, found in the cache that a download leaves."""
+    from huggingface_hub import constants
+
+    repository = tmp_path / "models--me--one-two"
+    shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    translate = pipeline("translation", model="me/one-two")
+    expected = translate_one_by_one(own_model, tokenizer, TEXTS)
+    assert [record["translation_text"] for record in translate(TEXTS, **LENGTHS)] == expected
+
+
+def test_an_output_is_not_cut_at_twenty_tokens(own_model, tokenizer):
+    """256 new tokens where nobody says otherwise, as it was; the model's own bound where it has one (§6.1)."""
+    never_ending = {"suppress_tokens": [0, 1, 2, 3]}
+    for model in (next(others(tokenizer)), own_model):
+        model.config.max_position_embeddings = model.config.max_position_embeddings and 1024
+        translate = pipeline("translation", model=model, tokenizer=tokenizer)
+        assert translate._prepare_generate_kwargs({})["max_new_tokens"] == 256
+    assert len(translate("one two", **never_ending)[0]["translation_text"].split()) == 256
+    own_model.generation_config.max_tokens_beyond_input = 5
+    try:
+        translate = pipeline("translation", model=own_model, tokenizer=tokenizer)
+        assert len(translate("one two", **never_ending)[0]["translation_text"].split()) == 3 + 5
+    finally:
+        del own_model.generation_config.max_tokens_beyond_input
 
 
 def test_forms_of_input_and_order(own_model, tokenizer):

@@ -15,7 +15,8 @@ import transformer2017
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer2017.configuration import RunError, UsageError
-from transformer2017.training.hub import push_folder
+from transformer2017.training.arguments import TrainingArguments
+from transformer2017.training.hub import Upload, push_folder
 from transformers import PreTrainedTokenizerFast
 
 CARD = """---
@@ -110,12 +111,8 @@ def folder(config, tmp_path) -> Path:
     return folder
 
 
-def test_one_call_uploads_model_code_pipeline_tokenizer_and_card(hub, folder, tmp_path):
-    """Every file that is needed and no other arrives; what arrives loads with equal weights."""
-    code = (
-        "from transformer2017.training.hub import push_folder\n"
-        f"print(push_folder({str(folder)!r}, 'me/en-de', private=True, token='hf_secret'))"
-    )
+def run_against(hub, words: list[str], tmp_path: Path) -> subprocess.CompletedProcess:
+    """Runs Python in a process of its own whose Hub is the stand-in."""
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "0",
@@ -124,7 +121,16 @@ def test_one_call_uploads_model_code_pipeline_tokenizer_and_card(hub, folder, tm
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HOME": str(tmp_path / "home"),
     }
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=environment)
+
+
+def test_one_call_uploads_model_code_pipeline_tokenizer_and_card(hub, folder, tmp_path):
+    """Every file that is needed and no other arrives; what arrives loads with equal weights."""
+    code = (
+        "from transformer2017.training.hub import push_folder\n"
+        f"print(push_folder({str(folder)!r}, 'me/en-de', private=True, token='hf_secret'))"
+    )
+    done = run_against(hub, ["-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("/me/en-de/commit/" + "0" * 40)
     assert hub.created["visibility"] == "private"
@@ -148,6 +154,39 @@ def test_one_call_uploads_model_code_pipeline_tokenizer_and_card(hub, folder, tm
     model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(received)
     again = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder)
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_one_flag_of_train_uploads_the_finished_folder_alone(hub, tmp_path):
+    """One commit, at the end; no checkpoint and no pickle on the way, and the token in no file."""
+    (tmp_path / "train.en").write_text("one two\nthree four\ntwo one\n" * 20)
+    (tmp_path / "train.de").write_text("eins zwei\ndrei vier\nzwei eins\n" * 20)
+    flags = {
+        "train_source": tmp_path / "train.en", "train_target": tmp_path / "train.de", "preset": "tiny",
+        "vocab_size": 300, "d_model": 16, "d_ff": 16, "max_steps": 2, "save_steps": 1, "batch_tokens": 100,
+        "output_dir": tmp_path / "run", "hub_model_id": "me/en-de", "hub_token": "hf_secret", "push_to_hub": "true",
+    }  # fmt: skip
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    done = run_against(hub, ["-m", "transformer2017", "train", *words], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(hub.commits) == 1
+    kinds = {Path(name).suffix for name in hub.files}
+    assert kinds == {".safetensors", ".json", ".py", ".md", ".png"}
+    assert {"config.json", "tokenizer.json", "README.md", "pipeline_transformer2017.py"} <= set(hub.files)
+    assert not any(b"hf_secret" in content for content in hub.files.values())
+    assert b"hf_secret" not in (tmp_path / "run" / "_run" / "flags.json").read_bytes()
+
+
+def test_an_upload_that_cannot_be_is_known_before_training(tmp_path):
+    """Offline here; and what Trainer would send while training is refused."""
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, push_to_hub=True)
+    with pytest.raises(RunError, match="HF_HUB_OFFLINE is set"):
+        Upload(arguments)
+    assert not arguments.push_to_hub
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, push_to_hub=True, hub_strategy="every_save", report_to="none"
+    )
+    with pytest.raises(UsageError, match="--hub_strategy can be end alone"):
+        Upload(arguments)
 
 
 def test_failures_are_one_sentence(folder, tmp_path):

@@ -1,0 +1,38 @@
+"""What a report counts: differences, ties, and what it lets pass."""
+
+import pytest
+import torch
+from transformer2017.configuration import RunError
+from transformer2017.interchange.report import Report, greedy_translations, longest_translation, sample_sources
+
+
+def test_a_tie_is_told_from_an_error(exportable):
+    """Two tokens with the same row are equally likely, and may change places; any other difference is no tie."""
+    sources = sample_sources(exportable.config)
+    said = {token for row in greedy_translations(exportable, sources) for token in row}
+    seen = said.union(*sources)
+    one, twin = min(said), next(token for token in range(4, 97) if token not in seen)
+    with torch.no_grad():
+        exportable.model.shared.weight[twin] = exportable.model.shared.weight[one]
+    ours = greedy_translations(exportable, sources)
+    swapped = [[{one: twin, twin: one}.get(token, token) for token in row] for row in ours]
+    ties = sum(a != b for a, b in zip(ours, swapped, strict=True))
+    assert ties > 0
+    longest = longest_translation(exportable)
+    report = Report("a conversion")
+    report.compare_translations(exportable, sources, swapped, longest)
+    assert (report.different_translations, report.ties) == (ties, ties)
+    other = next(token for token in range(4, 97) if token not in {*said, one, twin, ours[0][0]})
+    report.compare_translations(exportable, sources, [[other, *ours[0][1:]], *ours[1:]], longest)
+    assert (report.different_translations, report.ties) == (1, 0)
+    assert "15 equal; 0 of the others part at a tie" in str(report)
+
+
+def test_not_a_number_and_too_large_a_difference_fail():
+    one, far, lost = torch.zeros(3), torch.full((3,), 1e-3), torch.full((3,), torch.nan)
+    Report("a conversion").compare_logits([(one, one), (one, far)], tolerance=None)
+    for wrong in (far, lost):
+        with pytest.raises(RunError, match="The a conversion went wrong"):
+            Report("a conversion").compare_logits([(one, one), (one, wrong)], tolerance=1e-5)
+    with pytest.raises(RunError):
+        Report("a conversion").compare_logits([(one, lost)], tolerance=None)
