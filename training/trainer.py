@@ -80,8 +80,8 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         """Batches by token budget. They are this process's share already, so accelerate does not wrap the loader."""
         columns = self.train_dataset.data
         sampler = TokenBatchSampler(
-            columns.column("source_length").to_numpy(),
-            columns.column("target_length").to_numpy(),
+            columns.column("source_length"),
+            columns.column("target_length"),
             batch_tokens=math.ceil(self.args.batch_tokens / self.batches_per_update),
             batches_per_update=self.batches_per_update,
             num_processes=self.args.world_size,
