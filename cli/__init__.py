@@ -13,6 +13,7 @@ VERBS = {
     "demo": ("demo", "train from spelling to pronunciation in some minutes, and try it"),
     "train": ("train", "train a model from scratch on aligned text, and evaluate it while it trains"),
     "doctor": ("doctor", "look at data, flags and model before a long run, and say what it will take"),
+    "budget": ("budget", "time, memory and cost of a run, from its shape, its size and a device's rate"),
     "translate": ("translate", "translate lines: standard input or a file in, a line out for each"),
     "evaluate": ("evaluate", "score a model's translations: BLEU and chrF as JSON"),
     "average": ("average", "average the weights of a run's last checkpoints (§6.1)"),

@@ -174,7 +174,10 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     )
     device_batch_tokens: int | None = field(
         default=None,
-        metadata={"help": "The most of them that one device takes at once; accumulation makes up the rest."},
+        metadata={
+            "help": "The most of them that one device takes at once; accumulation makes up the rest. What fits its "
+            "memory if absent."
+        },
     )
     bpe_dropout: float = field(
         default=0.0,
@@ -277,6 +280,7 @@ class RunArguments:
             f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, "
             f"{rate} after {t.warmup_steps:g} updates of warm-up, "
             f"{length}, in {t.precision}"
+            + (f", each in {t.gradient_accumulation_steps} parts" if t.gradient_accumulation_steps > 1 else "")
             + (f", BPE-dropout {t.bpe_dropout:g}" if t.bpe_dropout else "")
             + (
                 f", stopping after {t.early_stopping_patience} evaluations without a better score"

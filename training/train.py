@@ -16,7 +16,7 @@ from . import averaging, card, checkpoints, data, fine_tuning, hub, saving, stop
 from .arguments import RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
 from .flags import Flags
-from .memory import keep_freed_memory
+from .memory import keep_freed_memory, settle_accumulation
 from .progress import draw_curves
 from .run_folder import RunFolder
 from .subword_dropout import is_byte_pair_encoding
@@ -44,6 +44,7 @@ def train(argv: list[str]) -> Path:
     model = make_model(arguments, tokenizer)
     say(f"data        {corpus.report}{prepared.left_out}")
     say(f"tokens      {data.total(tokens, 'target_length'):,} target tokens, a vocabulary of {len(tokenizer):,}")
+    settle_parts(arguments, model, folder.store / "parts.json")
     say(f"model       {describe(model)}")
     say(f"recipe      {arguments.describe()}")
     trainer = Transformer2017Trainer(
@@ -157,6 +158,14 @@ def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> T
     model = Transformer2017ForConditionalGeneration(config)
     model.generation_config = saving.paper_generation_config(config)
     return model
+
+
+def settle_parts(
+    arguments: RunArguments, model: Transformer2017ForConditionalGeneration, note: Path | None = None
+) -> None:
+    """Has a device take an update in parts where memory asks for it and the user has not said how many."""
+    if not {"device_batch_tokens", "gradient_accumulation_steps"} & arguments.given.keys():
+        settle_accumulation(arguments.training, model, note)
 
 
 def describe(model: Transformer2017ForConditionalGeneration) -> str:
