@@ -190,6 +190,13 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         default=5,
         metadata={"help": "Average the weights of the last this many checkpoints at the end (§6.1); 0: do not."},
     )
+    save_minutes: float | None = field(
+        default=None,
+        metadata={
+            "help": "Write a checkpoint every so many minutes, as the paper every 10 (§6.1), instead of every "
+            "save_steps; the last ones are averaged."
+        },
+    )
     max_minutes: float | None = field(default=None, metadata={"help": "End after this many minutes of training."})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without a better score."}
@@ -248,6 +255,9 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             "help": "Multiply in bfloat16 (autocast; weights stay float32). By itself where the hardware does; "
             "false: all in float32."
         },
+    )
+    ddp_find_unused_parameters: bool = field(
+        default=False, metadata={"help": "Not needed: every weight has a gradient in every update."}
     )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Not needed: batches hold only what the model takes."}

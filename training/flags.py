@@ -105,6 +105,8 @@ class Flags:
             implied["max_steps"] = -1
         if namespace.device_batch_tokens and "gradient_accumulation_steps" not in given:
             implied["gradient_accumulation_steps"] = self._accumulation()
+        if namespace.save_minutes:  # the best checkpoint would need an evaluation at each
+            implied |= {"save_strategy": "no", "load_best_model_at_end": False}
         if not with_validation:
             return implied | {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
         of_symbols = namespace.tokenizer_type == "symbols"

@@ -213,7 +213,8 @@ def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> 
             averaging.set_weights(model, averaged)
         return {"weights": f"average of the last {count} checkpoints" if averaged is not None else "last update"}
     single = {name: weight.clone() for name, weight in model.state_dict().items()}
-    label = "best checkpoint" if trainer.state.best_model_checkpoint else "last update"
+    best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
+    label = "best checkpoint" if best else "last update"
     scores = {"weights": label, **final_scores(trainer, validation)}
     say(f"{label}: {card.one_line(scores)}")
     if averaged is None:
