@@ -76,13 +76,16 @@ class WordByWord:
     def __call__(self, lines: list[str]) -> pa.ListArray:
         """A list of int32 for each line."""
         split = [line.split(" ") for line in lines]
-        if len(self._tokens) > MOST_REMEMBERED:
-            self._tokens = {}
-        self._learn(sorted({word for words in split for word in words if word not in self._tokens}))
+        new = sorted({word for words in split for word in words if word not in self._tokens})
+        self._learn(new)
         tokens = [b"".join(map(self._tokens.__getitem__, words)) + self.end for words in split]
         for i, words in enumerate(split):
-            if "" in words or any(token in lines[i] for token in self.added):  # where words do not stand alone
+            if "" in words or any(token in lines[i] for token in self.added):
+                # Words do not stand alone here.
                 tokens[i] = np.array(self.backend.encode(lines[i]).ids, np.int32).tobytes()
+        if len(self._tokens) > MOST_REMEMBERED:  # frequent words come early, and are kept
+            for word in new:
+                del self._tokens[word]
         ends = np.cumsum([0, *map(len, tokens)], dtype=np.int64) // 4
         return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), np.frombuffer(b"".join(tokens), np.int32))
 

@@ -92,12 +92,15 @@ def test_two_killed_processes_end_with_the_weights_of_the_uninterrupted_run(flag
     steps = {"max_steps": 60, "save_steps": 10, "eval_steps": 10, "average_checkpoints": 0}
     steps |= {"early_stopping_patience": 100, "dropout": 0.1}
     subprocess.run([*command("torchrun"), *flags("whole", **steps)], check=True, timeout=600, env=ENVIRONMENT)
-    killed = subprocess.Popen([*command("torchrun"), *flags("killed", **steps)], env=ENVIRONMENT, process_group=0)
+    killed = subprocess.Popen([*command("torchrun"), *flags("killed", **steps)], env=ENVIRONMENT)
     awaited = tmp_path / "killed" / "checkpoint-20" / "seal.json"
     end = time.monotonic() + 300
     while not awaited.exists() and time.monotonic() < end:
         time.sleep(0.005)
-    os.killpg(killed.pid, signal.SIGKILL)
+    workers = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    assert len(workers) == 2
+    for process in (*map(int, workers), killed.pid):
+        os.kill(process, signal.SIGKILL)
     assert killed.wait(60) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     subprocess.run([*command("torchrun"), *flags("killed", **steps)], check=True, timeout=600, env=ENVIRONMENT)
