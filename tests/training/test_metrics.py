@@ -7,7 +7,7 @@ import sacrebleu
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.evaluation import validation_set
-from transformer2017.training.metrics import SymbolErrorRate, TranslationScore, bleu_of, edit_distance
+from transformer2017.training.metrics import SymbolErrorRate, TranslationScore, edit_distance
 from transformer2017.training.tokenization import train_tokenizer
 
 
