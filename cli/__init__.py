@@ -15,6 +15,7 @@ VERBS = {
     "demo": ("demo", "train from spelling to pronunciation in some minutes, and try it"),
     "train": ("train", "train a model on aligned text, and evaluate it meanwhile"),
     "doctor": ("doctor", "look at data, flags and model before a long run"),
+    "budget": ("budget", "arithmetic, time, memory and cost of a run before it has data"),
     "translate": ("translate", "translate lines of standard input or files, a line out for each"),
     "evaluate": ("evaluate", "score a model's translations: BLEU and chrF as JSON"),
     "average": ("average", "average the weights of a run's last checkpoints (§6.1)"),

@@ -174,7 +174,10 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     )
     device_batch_tokens: int | None = field(
         default=None,
-        metadata={"help": "The most of them that one device takes at once; accumulation makes up the rest."},
+        metadata={
+            "help": "The most of them that one device takes at once; accumulation makes up the rest. What fits its "
+            "memory if absent."
+        },
     )
     bpe_dropout: float = field(
         default=0.0,
@@ -186,6 +189,13 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     average_checkpoints: int = field(
         default=5,
         metadata={"help": "Average the weights of the last this many checkpoints at the end (§6.1); 0: do not."},
+    )
+    save_minutes: float | None = field(
+        default=None,
+        metadata={
+            "help": "Write a checkpoint every so many minutes, as the paper every 10 (§6.1), instead of every "
+            "save_steps; the last ones are averaged."
+        },
     )
     max_minutes: float | None = field(default=None, metadata={"help": "End after this many minutes of training."})
     early_stopping_patience: int | None = field(
@@ -246,6 +256,9 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             "false: all in float32."
         },
     )
+    ddp_find_unused_parameters: bool = field(
+        default=False, metadata={"help": "Not needed: every weight has a gradient in every update."}
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Not needed: batches hold only what the model takes."}
     )
@@ -278,6 +291,7 @@ class RunArguments:
             f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, "
             f"{rate} after {t.warmup_steps:g} updates of warm-up, "
             f"{length}, in {t.precision}"
+            + (f", each in {t.gradient_accumulation_steps} parts" if t.gradient_accumulation_steps > 1 else "")
             + (f", BPE-dropout {t.bpe_dropout:g}" if t.bpe_dropout else "")
             + (
                 f", stopping after {t.early_stopping_patience} evaluations without a better score"

@@ -1,13 +1,20 @@
 """Batches of like lengths within a budget of tokens (§5.1), the same on any number of devices."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 IGNORED_LABEL = -100
+POOL = 2**18  # pairs that are sorted together: all of a smaller corpus
+BLOCK = 2**8  # neighbours in the corpus that come into the same pool
+
+
+Lengths = np.ndarray | pa.ChunkedArray
 
 
 class TokenBatchSampler(Sampler[list[int]]):
@@ -19,27 +26,37 @@ class TokenBatchSampler(Sampler[list[int]]):
     an update takes that many in a row, dealt out over processes and accumulation, so that the same pairs make an
     update whatever the number of processes.
 
+    A corpus of more than `POOL` pairs is dealt out, in blocks of neighbours and anew in each epoch, to pools that are
+    sorted one after the other, so that memory does not grow with it.
+
     All it does follows from `seed` and the epoch: a run that resumes needs no other state.
+
+    Args:
+        source_lengths: Arrays or columns of memory-mapped Arrow: they are looked at a pool at a time.
+        target_lengths: The same of the targets.
     """
 
     def __init__(
         self,
-        source_lengths: np.ndarray,
-        target_lengths: np.ndarray,
+        source_lengths: Lengths,
+        target_lengths: Lengths,
         batch_tokens: int,
         batches_per_update: int = 1,
         num_processes: int = 1,
         process_index: int = 0,
         seed: int = 0,
     ) -> None:
-        self.source_lengths = np.asarray(source_lengths)
-        self.target_lengths = np.asarray(target_lengths)
+        self.source_lengths = source_lengths
+        self.target_lengths = target_lengths
         self.num_processes = num_processes
         self.process_index = process_index
         self.seed = seed
         self.epoch = 0
-        total = int(np.maximum(self.source_lengths, self.target_lengths).sum())
-        updates = max(1, -(-total // (batch_tokens * batches_per_update)))
+        self.total_cost = sum(
+            int(np.maximum(source_lengths[start : start + POOL], target_lengths[start : start + POOL]).sum())
+            for start in range(0, len(source_lengths), POOL)
+        )
+        updates = max(1, -(-self.total_cost // (batch_tokens * batches_per_update)))
         self.num_batches = min(updates * batches_per_update, self._most_batches(batches_per_update))
 
     def _most_batches(self, batches_per_update: int) -> int:
@@ -54,22 +71,49 @@ class TokenBatchSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches = self.batches_of(self.epoch)
-        return (batch.tolist() for batch in batches[self.process_index :: self.num_processes])
+        share = itertools.islice(self.batches_of(self.epoch), self.process_index, None, self.num_processes)
+        return (batch.tolist() for batch in share)
 
-    def batches_of(self, epoch: int) -> list[np.ndarray]:
+    def batches_of(self, epoch: int) -> Iterator[np.ndarray]:
         """All processes' batches of an epoch, in the order of training: indices of pairs."""
         random = np.random.default_rng([self.seed, epoch])
-        # Sources descend under every other target length, so that a batch across two of them needs little padding.
-        snake = np.where(self.target_lengths % 2, -self.source_lengths, self.source_lengths)
-        order = np.lexsort((random.random(len(snake)), snake, self.target_lengths))
-        cost = np.maximum(self.source_lengths, self.target_lengths)[order].cumsum()
-        shares = cost[-1] * np.arange(1, self.num_batches) / self.num_batches
-        rank = np.arange(1, self.num_batches)
-        cuts = np.maximum.accumulate(np.searchsorted(cost, shares) - rank) + rank  # each behind the one before
-        cuts = np.clip(cuts, rank, len(order) - rank[::-1])  # so that no batch is empty
-        batches = np.split(order, cuts)
-        return [batches[i] for i in random.permutation(self.num_batches)]
+        pools = min(-(-len(self.source_lengths) // POOL), self.num_batches)
+        cost = made = 0
+        left = len(self.source_lengths)
+        for number, rows in enumerate(self._pools(pools, random), start=1):
+            source, target = (np.asarray(side.take(rows)) for side in (self.source_lengths, self.target_lengths))
+            cost += int(np.maximum(source, target).sum())
+            left -= len(rows)
+            # Its part of all batches, by cost; no batch is empty, here or in the pools to come.
+            count = round(self.num_batches * cost / self.total_cost) - made
+            count = max(min(count, len(rows), self.num_batches - made - (pools - number)), 1)
+            count = max(count, self.num_batches - made - left)
+            yield from (rows[batch] for batch in _cut(source, target, count, random))
+            made += count
+
+    def _pools(self, count: int, random: np.random.Generator) -> Iterator[np.ndarray]:
+        """Deals the corpus out: the indices of each pool's pairs."""
+        pairs = len(self.source_lengths)
+        if count == 1:
+            yield np.arange(pairs)
+            return
+        for blocks in np.array_split(random.permutation(-(-pairs // BLOCK)), count):
+            rows = (BLOCK * blocks[:, None] + np.arange(BLOCK)).ravel()
+            yield rows[rows < pairs]
+
+
+def _cut(source: np.ndarray, target: np.ndarray, count: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Sorts pairs by length and cuts the row into `count` batches of equal cost, in a random order."""
+    # Sources descend under every other target length, so that a batch across two of them needs little padding.
+    snake = np.where(target % 2, -source, source)
+    order = np.lexsort((random.random(len(snake)), snake, target))
+    cost = np.maximum(source, target)[order].cumsum()
+    shares = cost[-1] * np.arange(1, count) / count
+    rank = np.arange(1, count)
+    cuts = np.maximum.accumulate(np.searchsorted(cost, shares) - rank) + rank  # each behind the one before
+    cuts = np.clip(cuts, rank, len(order) - rank[::-1])  # so that no batch is empty
+    batches = np.split(order, cuts)
+    return [batches[i] for i in random.permutation(count)]
 
 
 class TokenBatchLoader(DataLoader):

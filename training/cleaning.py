@@ -63,7 +63,7 @@ class Cleaner:
         return f"{self.kept:,} pairs kept" + (f", {self.removed.total():,} left out ({reasons})" if reasons else "")
 
     def _is_duplicate(self, source: str, target: str) -> bool:
-        """Remembers 8 bytes a pair, not its text."""
+        """Remembers a number a pair, not its text: some 70 bytes, so 0.7 GB for 10 million pairs."""
         key = hash((source, target))
         if key in self._seen:
             return True

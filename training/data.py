@@ -21,19 +21,11 @@ from transformers import PreTrainedTokenizerBase
 
 from .arguments import DataArguments
 from .cleaning import Cleaner
+from .encoding import PairEncoder
 from .readers import Columns, read_dataset, read_pairs_file
 
 ROWS_AT_ONCE = 10_000
 TEXT = pa.schema({"source": pa.string(), "target": pa.string()})
-TOKENS = pa.schema(
-    {
-        "input_ids": pa.list_(pa.int32()),
-        "labels": pa.list_(pa.int32()),
-        "source_length": pa.int32(),
-        "target_length": pa.int32(),
-    }
-)
-WORDS = pa.schema({"source_words": pa.list_(pa.int32()), "target_words": pa.list_(pa.int32())})
 NOT_A_LANGUAGE = {"txt", "src", "tgt", "trg", "tok", "bpe", "raw", "tsv", "csv", "gz"}
 
 
@@ -80,24 +72,23 @@ def language_of(path: str | None) -> str | None:
     return ending if re.fullmatch("[a-z]{2,3}", ending) and ending not in NOT_A_LANGUAGE else None
 
 
-def store(path: Path, schema: pa.Schema, batches: Iterable[dict[str, list]]) -> Dataset:
+def store(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Dataset:
     """Writes rows to an Arrow file, whole or not at all, and opens it memory-mapped."""
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for batch in batches:
-            writer.write_batch(
-                pa.record_batch([pa.array(batch[name], schema.field(name).type) for name in schema.names], schema)
-            )
+            writer.write_batch(batch)
     os.replace(partial, path)
     return Dataset.from_file(str(path))
 
 
-def in_batches(rows: Iterable[tuple], names: list[str]) -> Iterator[dict[str, list]]:
+def in_batches(rows: Iterable[tuple], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Groups rows into columns of some thousand values."""
     rows = iter(rows)
     while chunk := list(itertools.islice(rows, ROWS_AT_ONCE)):
-        yield dict(zip(names, map(list, zip(*chunk, strict=True)), strict=True))
+        columns = dict(zip(schema.names, map(list, zip(*chunk, strict=True)), strict=True))
+        yield pa.RecordBatch.from_pydict(columns, schema)
 
 
 @dataclass
@@ -195,7 +186,7 @@ def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folde
     if report is None:
         cleaner = Cleaner(arguments)
         pairs = (pair for origin, weight in origins for pair in weighted(cleaner.clean(origin.read()), weight))
-        store(path, TEXT, in_batches(pairs, TEXT.names))
+        store(path, TEXT, in_batches(pairs, TEXT))
         report = cleaner.report()
         if not cleaner.kept:
             raise UsageError(f"No pair of {origins[0][0].name} is left: {report}.")
@@ -212,7 +203,7 @@ def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folde
     )
 
 
-def sentences(pairs: Dataset, at_most: int = 2_000_000) -> Iterator[str]:
+def sentences(pairs: Dataset, at_most: int = 1_000_000) -> Iterator[str]:
     """Source and target sentences to learn a vocabulary from: all, or evenly spread ones of a very large corpus."""
     step = -(-2 * len(pairs) // at_most)
     for rows in (pairs if step == 1 else pairs.select(range(0, len(pairs), step))).iter(1000):
@@ -249,52 +240,19 @@ def tokenize(
         return Dataset.from_file(str(path)), report
     left_out = 0
 
-    def batches() -> Iterator[dict[str, list]]:
+    encode = PairEncoder(tokenizer, max_length, with_words)
+
+    def batches() -> Iterator[pa.RecordBatch]:
         nonlocal left_out
         for rows in corpus.iter(ROWS_AT_ONCE):
-            batch = tokenize_batch(rows["source"], rows["target"], tokenizer, max_length, with_words)
-            left_out += len(rows["source"]) - len(batch["labels"])
+            batch = encode(rows["source"], rows["target"])
+            left_out += len(rows["source"]) - len(batch)
             yield batch
 
-    dataset = store(path, pa.unify_schemas([TOKENS, WORDS]) if with_words else TOKENS, batches())
+    dataset = store(path, encode.schema, batches())
     report = f"; {left_out:,} pairs with more than {max_length} tokens on a side left out" if left_out else ""
     _remember(path, signature, report)
     return dataset, report
-
-
-def tokenize_batch(
-    sources: list[str],
-    targets: list[str],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-    with_words: bool = False,
-) -> dict[str, list]:
-    """Encodes pairs, each side ending in the end token, without those that are too long."""
-    encoded = (
-        tokenizer(sources, return_attention_mask=False),
-        tokenizer(text_target=targets, return_attention_mask=False),
-    )
-    source_ids, target_ids = (side["input_ids"] for side in encoded)
-    kept = [
-        i
-        for i, pair in enumerate(zip(source_ids, target_ids, strict=True))
-        if max_length is None or max(map(len, pair)) <= max_length
-    ]
-    columns = {
-        "input_ids": [source_ids[i] for i in kept],
-        "labels": [target_ids[i] for i in kept],
-        "source_length": [len(source_ids[i]) for i in kept],
-        "target_length": [len(target_ids[i]) for i in kept],
-    }
-    if with_words:
-        for name, side in zip(WORDS.names, encoded, strict=True):
-            columns[name] = [_tokens_of_words(side.word_ids(i)) for i in kept]
-    return columns
-
-
-def _tokens_of_words(word_ids: list[int | None]) -> list[int]:
-    """Of how many tokens each word is; a special token, of no word, counts as one."""
-    return [len(list(tokens)) for _, tokens in itertools.groupby(word_ids)]
 
 
 def _vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:

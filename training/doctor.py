@@ -2,11 +2,7 @@
 
 import copy
 import math
-import resource
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +10,16 @@ import numpy as np
 import torch
 from transformers import set_seed
 
+from . import budget, data
 from .batching import IGNORED_LABEL
 from .flags import Flags
 from .memory import keep_freed_memory
-from .train import Prepared, describe, make_model, prepare, say
+from .train import Prepared, describe, make_model, prepare, say, settle_parts
 from .trainer import Transformer2017Trainer
 
 PAIRS = 100  # to overfit
 NEAR = 0.1  # nats above the floor that count as learnt
 MOST_UPDATES = 400
-MEASURED, UNMEASURED = 12, 3  # updates whose time is taken, and those before them
 
 
 def examine(argv: list[str]) -> bool:
@@ -40,6 +36,7 @@ def examine(argv: list[str]) -> bool:
         arguments.output_dir = store
         set_seed(arguments.seed)
         model = make_model(prepared.arguments, prepared.tokenizer)
+        settle_parts(prepared.arguments, model)
         say(f"model       {describe(model)}")
         say(f"recipe      {prepared.arguments.describe()}")
         show_data(prepared)
@@ -48,7 +45,7 @@ def examine(argv: list[str]) -> bool:
         trainer = Transformer2017Trainer(
             model, arguments, prepared.validation, train_dataset=prepared.tokens, processing_class=prepared.tokenizer
         )
-        show_budget(trainer)
+        show_budget(trainer, prepared)
         return overfit(fresh.to(arguments.device), prepared, trainer)
 
 
@@ -57,8 +54,7 @@ def show_data(prepared: Prepared) -> None:
     say(f"data        {prepared.corpus.report}{prepared.left_out}")
     columns = prepared.tokens.data
     for side in ("source", "target"):
-        lengths = columns.column(f"{side}_length").to_numpy()
-        quarter, half, most, longest = np.percentile(lengths, [25, 50, 99, 100]).astype(int)
+        quarter, half, most, longest = np.percentile(columns.column(f"{side}_length"), [25, 50, 99, 100]).astype(int)
         say(f"{side}      tokens a sentence: quartile {quarter}, median {half}, 99% {most}, longest {longest}")
     unknown, total = 0, 0
     for rows in prepared.tokens.iter(1000):
@@ -123,46 +119,17 @@ def overfit(model: Any, prepared: Prepared, trainer: Transformer2017Trainer) -> 
     return reached
 
 
-def show_budget(trainer: Transformer2017Trainer) -> None:
-    """Time and memory, from some updates of the run's own batches: evaluations and checkpoints come on top."""
-    seconds = seconds_per_update(trainer)
-    *_, updates = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
-    say(
-        f"budget      {seconds:.2f} s an update, {updates:,} updates: {updates * seconds / 3600:.2f} hours "
-        f"at most, evaluations and checkpoints not counted; {peak_gibibytes(trainer.args.device):.1f} GiB of memory"
+def show_budget(trainer: Transformer2017Trainer, prepared: Prepared) -> None:
+    """Arithmetic, time and memory, from some updates of the run's own batches."""
+    config, args = trainer.model.config, trainer.args
+    *_, updates = trainer.set_initial_training_values(args, trainer.get_train_dataloader())
+    tokens = [data.total(prepared.tokens, f"{side}_length") for side in ("source", "target")]
+    lengths = [total / len(prepared.tokens) for total in tokens]
+    sides = [args.batch_tokens * length / max(lengths) for length in lengths]
+    flops = budget.flops_of_update(config, *sides, *lengths)
+    seconds, memory = budget.seconds_per_update(trainer), budget.peak_bytes(args.device)
+    found = budget.Budget(
+        trainer.model.num_parameters(), updates, updates * flops, updates * seconds, memory, args.world_size
     )
-
-
-def seconds_per_update(trainer: Transformer2017Trainer) -> float:
-    """Takes updates as the run will, at a rate of 0, and gives the mean of their seconds."""
-    optimizer, batches = trainer.create_optimizer(), _without_end(trainer)
-    optimizer.param_groups[0]["lr"] = 0.0
-    for update in range(UNMEASURED + MEASURED):
-        if update == UNMEASURED:
-            began = _now(trainer.args.device)
-        share = [next(batches) for _ in range(trainer.args.gradient_accumulation_steps)]
-        tokens = sum((batch["labels"] != IGNORED_LABEL).sum() for batch in share)
-        for batch in share:
-            trainer.training_step(trainer.model, batch, tokens.to(trainer.args.device))
-        optimizer.step()
-        optimizer.zero_grad()
-    return (_now(trainer.args.device) - began) / MEASURED
-
-
-def _without_end(trainer: Transformer2017Trainer) -> Iterator[dict[str, torch.Tensor]]:
-    while True:
-        yield from trainer.get_train_dataloader()
-
-
-def _now(device: torch.device) -> float:
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return time.perf_counter()
-
-
-def peak_gibibytes(device: torch.device) -> float:
-    """The most memory used so far: of the GPU, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    for line in found.lines():
+        say(line)

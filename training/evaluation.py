@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from .batching import IGNORED_LABEL
 from .data import Corpus, language_of, read_pairs, tokenize
-from .metrics import SymbolErrorRate, TranslationScore
+from .metrics import SymbolErrorRate, TranslationScore, bleu_of
 from .tokenization import is_symbol_table
 
 
@@ -51,6 +51,7 @@ def validation_set(
     """Prepares pairs for scoring. Of symbols, equal sources are one source with several right answers."""
     of_symbols = is_symbol_table(tokenizer)
     if not of_symbols:
+        bleu_of(target_language)  # now rather than at the first evaluation
         sources, targets = map(list, zip(*pairs, strict=True))
         return ValidationSet(sources, [[target] for target in targets], tokens, target_language)
     answers: dict[str, list[str]] = {}

@@ -38,12 +38,12 @@ class Flags:
         self.given = set(self.from_file) | {
             word.split("=")[0].removeprefix("--").replace("-", "_") for word in self.argv if word.startswith("--")
         }
-        self.parser = _Parser(
+        self.parser = Parser(
             [DataArguments, TokenizerArguments, ModelArguments, TrainingArguments],
             prog="transformer2017 train",
             usage="transformer2017 train [FLAGS.yaml|FLAGS.json] --FLAG VALUE ...",
             description="Trains a model from scratch on aligned text, and evaluates it while it trains.",
-            formatter_class=_ReadableHelp,
+            formatter_class=ReadableHelp,
             allow_abbrev=False,
         )
         self.parser.refuse_unknown(self.from_file)
@@ -107,6 +107,8 @@ class Flags:
             implied["max_steps"] = -1
         if namespace.device_batch_tokens and "gradient_accumulation_steps" not in given:
             implied["gradient_accumulation_steps"] = self._accumulation()
+        if namespace.save_minutes:  # the best checkpoint would need an evaluation at each
+            implied |= {"save_strategy": "no", "load_best_model_at_end": False}
         if not with_validation:
             return implied | {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
         of_symbols = namespace.tokenizer_type == "symbols"
@@ -119,10 +121,11 @@ class Flags:
         }
 
 
-class _Parser(HfArgumentParser):
+class Parser(HfArgumentParser):
     """Faults of the user are raised as one sentence, without the list of all flags."""
 
     def error(self, message: str) -> NoReturn:
+        """As argparse calls it."""
         unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
         if unknown:
             self.refuse_unknown([unknown[1].replace("-", "_")])
@@ -138,7 +141,7 @@ class _Parser(HfArgumentParser):
                 raise UsageError(f"There is no flag --{name}.{hint} All flags: {self.prog} --help")
 
 
-class _ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
+class ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
     """One spelling of each flag, its value's name short, and a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:

@@ -6,10 +6,14 @@ from typing import Any
 import datasets
 import evaluate
 import sacrebleu
-from transformer2017.configuration import RunError
+from transformer2017.configuration import UsageError
 
 # sacreBLEU's tokenizer by target language; 13a, the standard, for all others.
-BLEU_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+BLEU_TOKENIZERS = {
+    "zh": "zh", "zho": "zh", "chi": "zh", "cmn": "zh",
+    "ja": "ja-mecab", "jpn": "ja-mecab",
+    "ko": "ko-mecab", "kor": "ko-mecab",
+}  # fmt: skip
 SEVERAL_REFERENCES = datasets.Features(
     {"predictions": datasets.Value("string"), "references": datasets.Sequence(datasets.Value("string"))}
 )
@@ -30,17 +34,9 @@ class TranslationScore(evaluate.Metric):
     def _compute(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]], target_language: str | None = None
     ) -> dict[str, Any]:
-        """Raises `RunError` if what sacreBLEU needs for that language is not installed."""
-        language = (target_language or "").split("-")[0].split("_")[0]
+        """Raises `UsageError` if what sacreBLEU needs for that language is not installed."""
         streams = [list(stream) for stream in zip(*references, strict=True)]
-        chrf = sacrebleu.CHRF()
-        try:
-            bleu = sacrebleu.BLEU(tokenize=BLEU_TOKENIZERS.get(language, "13a"))
-        except (ImportError, RuntimeError) as error:
-            raise RunError(
-                f"BLEU for {language} needs a part of sacreBLEU that is not installed: "
-                f'pip install "sacrebleu[{language}]". ({error})'
-            ) from error
+        bleu, chrf = bleu_of(target_language), sacrebleu.CHRF()
         bleu_score = bleu.corpus_score(predictions, streams)
         chrf_score = chrf.corpus_score(predictions, streams)
         return {
@@ -49,6 +45,23 @@ class TranslationScore(evaluate.Metric):
             "chrf": chrf_score.score,
             "chrf_signature": str(chrf.get_signature()),
         }
+
+
+def bleu_of(target_language: str | None) -> sacrebleu.BLEU:
+    """BLEU with sacreBLEU's tokenizer for that language, by its code (ja, jpn, ja-JP).
+
+    Raises:
+        UsageError: If the tokenizer's part of sacreBLEU is not installed.
+    """
+    language = (target_language or "").lower().replace("_", "-").split("-")[0]
+    tokenizer = BLEU_TOKENIZERS.get(language, "13a")
+    try:
+        return sacrebleu.BLEU(tokenize=tokenizer)
+    except (ImportError, RuntimeError) as error:
+        raise UsageError(
+            f"BLEU for {target_language} is made with {tokenizer}, which is not installed: "
+            f'pip install "sacrebleu[{tokenizer[:2]}]".'
+        ) from error
 
 
 class SymbolErrorRate(evaluate.Metric):

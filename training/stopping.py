@@ -1,6 +1,5 @@
 """When a run ends: its last update, or a score that no longer improves."""
 
-import time
 from typing import Any
 
 from transformers import TrainerCallback
@@ -35,20 +34,3 @@ class EarlyStopping(TrainerCallback):
         """Looks back over all scores."""
         if is_over(state, args, state.max_steps):
             control.should_training_stop = True
-
-
-class TimeLimit(TrainerCallback):
-    """Ends the run after `max_minutes` of training, with an evaluation and a checkpoint."""
-
-    def __init__(self, minutes: float) -> None:
-        self.seconds = 60 * minutes
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Starts the clock."""
-        self.end = time.monotonic() + self.seconds
-
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Looks at the clock."""
-        if time.monotonic() > self.end and not control.should_training_stop:
-            control.should_training_stop = control.should_save = True
-            control.should_evaluate = args.eval_strategy != "no"

@@ -169,6 +169,15 @@ def _with_plain_byte_tokens(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(description))
 
 
+def parts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether each word between two spaces is encoded by itself, as by all subword kinds that are made here."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or getattr(backend.model, "dropout", None):
+        return False
+    ours, theirs = (json.loads(one.to_str()) for one in (_subword_tokenizer(models.BPE()), backend))
+    return all(ours[part] == theirs[part] for part in ("normalizer", "pre_tokenizer", "post_processor", "truncation"))
+
+
 def is_symbol_table(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer knows whole symbols only (letters, phonemes), so that error rates are the scores."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -16,7 +16,7 @@ from . import averaging, card, checkpoints, data, fine_tuning, hub, saving, stop
 from .arguments import RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set, translate_lines
 from .flags import Flags
-from .memory import keep_freed_memory
+from .memory import keep_freed_memory, settle_accumulation
 from .progress import draw_curves
 from .run_folder import RunFolder
 from .subword_dropout import is_byte_pair_encoding
@@ -45,6 +45,7 @@ def train(argv: list[str]) -> Path:
     model = make_model(arguments, tokenizer)
     say(f"data        {corpus.report}{prepared.left_out}")
     say(f"tokens      {data.total(tokens, 'target_length'):,} target tokens, a vocabulary of {len(tokenizer):,}")
+    settle_parts(arguments, model, folder.store / "parts.json")
     say(f"model       {describe(model)}")
     say(f"recipe      {arguments.describe()}")
     trainer = Transformer2017Trainer(
@@ -162,6 +163,14 @@ def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> T
     return model
 
 
+def settle_parts(
+    arguments: RunArguments, model: Transformer2017ForConditionalGeneration, note: Path | None = None
+) -> None:
+    """Has a device take an update in parts where memory asks for it and the user has not said how many."""
+    if not {"device_batch_tokens", "gradient_accumulation_steps"} & arguments.given.keys():
+        settle_accumulation(arguments.training, model, note)
+
+
 def describe(model: Transformer2017ForConditionalGeneration) -> str:
     """The model's size in a line."""
     c = model.config
@@ -207,7 +216,8 @@ def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> 
             averaging.set_weights(model, averaged)
         return {"weights": f"average of the last {count} checkpoints" if averaged is not None else "last update"}
     single = {name: weight.clone() for name, weight in model.state_dict().items()}
-    label = "best checkpoint" if trainer.state.best_model_checkpoint else "last update"
+    best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
+    label = "best checkpoint" if best else "last update"
     scores = {"weights": label, **final_scores(trainer, validation)}
     say(f"{label}: {card.one_line(scores)}")
     if averaged is None:

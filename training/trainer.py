@@ -16,10 +16,11 @@ from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 from . import checkpoints
 from .arguments import TrainingArguments
 from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampler
+from .clock import Clock
 from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
 from .progress import ProgressBar, SampleTranslations, TokensPerSecond
 from .schedule import inverse_square_root_schedule, peak_learning_rate
-from .stopping import EarlyStopping, TimeLimit
+from .stopping import EarlyStopping
 from .subword_dropout import DroppedMerges, SubwordDropout
 
 
@@ -61,8 +62,8 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         self.tokens_per_second = TokensPerSecond()
         for callback in (SeedEachUpdate(), self.tokens_per_second, EarlyStopping()):
             self.add_callback(callback)
-        if args.max_minutes:
-            self.add_callback(TimeLimit(args.max_minutes))
+        if args.max_minutes or args.save_minutes:
+            self.add_callback(Clock())
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(ProgressBar())
@@ -80,8 +81,8 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         """Batches by token budget. They are this process's share already, so accelerate does not wrap the loader."""
         columns = self.train_dataset.data
         sampler = TokenBatchSampler(
-            columns.column("source_length").to_numpy(),
-            columns.column("target_length").to_numpy(),
+            columns.column("source_length"),
+            columns.column("target_length"),
             batch_tokens=math.ceil(self.args.batch_tokens / self.batches_per_update),
             batches_per_update=self.batches_per_update,
             num_processes=self.args.world_size,

@@ -1,9 +1,13 @@
 """Batches by tokens: what every epoch, on any number of processes, must hold."""
 
+from unittest.mock import patch
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformer2017.training import batching
 from transformer2017.training.batching import Collator, TokenBatchSampler
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=4, max_size=200)
@@ -14,10 +18,13 @@ def sampler(lengths, **settings) -> TokenBatchSampler:
 
 
 @settings(max_examples=60, deadline=None)
-@given(LENGTHS, st.integers(20, 500), st.sampled_from([1, 2, 4]), st.integers(0, 3))
-def test_an_epoch_holds_every_pair_once(lengths, tokens, per_update, epoch):
-    """Nothing is dropped or repeated, no batch is empty, and updates are whole."""
-    batches = sampler(lengths, batch_tokens=tokens, batches_per_update=per_update).batches_of(epoch)
+@given(LENGTHS, st.integers(20, 500), st.sampled_from([1, 2, 4]), st.integers(0, 3), st.sampled_from([8, 64, 256]))
+def test_an_epoch_holds_every_pair_once(lengths, tokens, per_update, epoch, pool):
+    """Nothing is dropped or repeated, no batch is empty, and updates are whole; in one pool, and in several."""
+    drawn = sampler(lengths, batch_tokens=tokens, batches_per_update=per_update)
+    with patch.object(batching, "POOL", pool), patch.object(batching, "BLOCK", 4):
+        batches = list(drawn.batches_of(epoch))
+    assert len(batches) == drawn.num_batches
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     assert all(len(batch) for batch in batches)
     assert len(batches) % per_update == 0
@@ -35,7 +42,7 @@ def test_no_side_of_a_batch_exceeds_the_budget_by_more_than_a_sentence(lengths, 
 def test_processes_share_the_batches_of_an_update(world):
     """What one process accumulates, several take at once: the same batches, in the same update, and equally many."""
     lengths = [(1 + i % 13, 1 + i % 7) for i in range(300)]
-    alone = sampler(lengths, batch_tokens=40, batches_per_update=4).batches_of(3)
+    alone = list(sampler(lengths, batch_tokens=40, batches_per_update=4).batches_of(3))
     shares = []
     for rank in range(world):
         share = sampler(lengths, batch_tokens=40, batches_per_update=4, num_processes=world, process_index=rank)
@@ -44,6 +51,22 @@ def test_processes_share_the_batches_of_an_update(world):
         assert len(share) == len(shares[-1]) == len(alone) // world
     together = [batch for row in zip(*shares, strict=True) for batch in row]
     assert together == [batch.tolist() for batch in alone]
+
+
+def test_a_corpus_of_several_pools_is_cut_as_evenly(monkeypatch):
+    """From columns of memory-mapped Arrow, no batch is much over the budget, and an epoch mixes the whole corpus."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(1, 60, 4000)
+    monkeypatch.setattr(batching, "POOL", 512)
+    monkeypatch.setattr(batching, "BLOCK", 8)
+    columns = [pa.chunked_array([lengths[:1500], lengths[1500:]])] * 2
+    drawn = TokenBatchSampler(*columns, batch_tokens=1000)
+    batches = list(drawn.batches_of(0))
+    assert max(lengths[batch].sum() for batch in batches) < 1000 + 2 * 60
+    first_pool = np.concatenate(batches[: len(batches) // 8])
+    assert abs(first_pool.mean() - 2000) < 300
+    assert [b.tolist() for b in batches] == [b.tolist() for b in drawn.batches_of(0)]
+    assert [b.tolist() for b in batches] != [b.tolist() for b in drawn.batches_of(1)]
 
 
 def test_order_follows_from_seed_and_epoch():

@@ -85,7 +85,7 @@ def test_an_interrupted_write_leaves_no_file(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store(tmp_path / "pairs.arrow", TEXT, in_batches(rows(), TEXT.names))
+        store(tmp_path / "pairs.arrow", TEXT, in_batches(rows(), TEXT))
     assert not (tmp_path / "pairs.arrow").exists()
 
 

@@ -1,8 +1,14 @@
 """Scores, against sacreBLEU's own command and counts by hand."""
 
+import sys
+
 import pytest
 import sacrebleu
+from transformer2017.configuration import UsageError
+from transformer2017.training.arguments import TokenizerArguments
+from transformer2017.training.evaluation import validation_set
 from transformer2017.training.metrics import SymbolErrorRate, TranslationScore, edit_distance
+from transformer2017.training.tokenization import train_tokenizer
 
 
 def test_bleu_is_of_the_corpus_and_carries_its_signature():
@@ -16,10 +22,24 @@ def test_bleu_is_of_the_corpus_and_carries_its_signature():
 
 def test_the_target_language_decides_the_tokenizer():
     scores = TranslationScore(keep_in_memory=True).compute(
-        predictions=["你好世界"], references=[["你好世界"]], target_language="zh"
+        predictions=["你好世界"], references=[["你好世界"]], target_language="zho"
     )
     assert "tok:zh" in scores["bleu_signature"]
     assert scores["bleu"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("code", "tokenizer", "module"),
+    [("ja", "ja-mecab", "MeCab"), ("jpn", "ja-mecab", "MeCab"), ("ko-KR", "ko-mecab", "mecab_ko")],
+)
+def test_japanese_and_korean_say_what_is_missing(code, tokenizer, module, monkeypatch):
+    """Before a run begins, not at its first evaluation."""
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in ("sacrebleu.tokenizers.tokenizer_ja_mecab", "sacrebleu.tokenizers.tokenizer_ko_mecab"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    tokens = train_tokenizer(iter(["a b"]), TokenizerArguments(), 300, exact=False)
+    with pytest.raises(UsageError, match=rf"{tokenizer}, which is not installed: .*sacrebleu\[{tokenizer[:2]}\]"):
+        validation_set([("a", "b")], tokens, target_language=code)
 
 
 def test_any_reference_counts_as_right():

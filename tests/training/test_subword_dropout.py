@@ -4,13 +4,14 @@ import json
 import random
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 from transformer2017.cli import main
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.batching import TokenBatchSampler
-from transformer2017.training.data import tokenize_batch
+from transformer2017.training.encoding import PairEncoder
 from transformer2017.training.subword_dropout import DroppedMerges, SubwordDropout
 from transformer2017.training.tokenization import train_tokenizer
 
@@ -24,7 +25,7 @@ def tokenizer():
 
 
 def rows(tokenizer, rate, epoch=0):
-    pairs = Dataset.from_dict(tokenize_batch(TEXTS, TEXTS[::-1], tokenizer, None, with_words=True))
+    pairs = Dataset(pa.Table.from_batches([PairEncoder(tokenizer, None, with_words=True)(TEXTS, TEXTS[::-1])]))
     sampler = TokenBatchSampler(pairs["source_length"][:], pairs["target_length"][:], 100)
     sampler.set_epoch(epoch)
     return SubwordDropout(pairs, DroppedMerges(tokenizer, rate, seed=1), sampler).__getitems__(range(len(TEXTS)))

@@ -1,5 +1,6 @@
 """The whole path on a toy language: files in, a model folder out, and what is refused."""
 
+import itertools
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformer2017.cli import main
+from transformer2017.training import clock
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 
@@ -95,3 +97,16 @@ def test_a_users_mistake_is_one_sentence(flags, capsys, change, sentence):
     error = capsys.readouterr().err
     assert sentence in error
     assert "Traceback" not in error
+
+
+def test_checkpoints_by_the_clock(flags, tmp_path, monkeypatch, capsys):
+    """As the paper's (§6.1): every so many minutes, whatever the updates; the last ones are averaged."""
+    minute = itertools.count(0, 60)  # each look at the clock, once an update, is a minute after the one before
+    monkeypatch.setattr(clock.time, "monotonic", lambda: next(minute))
+    by_the_clock = {"save_minutes": 3, "max_minutes": 8, "save_strategy": "no"}
+    assert main(["train", *flags(**by_the_clock, average_checkpoints=2, max_steps=99)]) == 0
+    saved = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "run").glob("checkpoint-*"))
+    assert saved == [3, 6, 8]
+    shown = capsys.readouterr().out
+    assert "last update: BLEU" in shown
+    assert "average of the last 2 checkpoints: BLEU" in shown

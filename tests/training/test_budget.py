@@ -1,0 +1,65 @@
+"""The arithmetic of a run: the oracles are torch's own count and the paper's figures."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
+from transformer2017.cli import main
+from transformer2017.training.budget import flops_of_update, plan
+
+
+@pytest.mark.parametrize("preset", ["tiny", "B1"])
+def test_operations_are_those_that_torch_counts(preset):
+    """Of the forward pass, a third of an update."""
+    config = Transformer2017Config.from_preset(preset, vocab_size=500, encoder_layers=2, decoder_layers=3)
+    config._attn_implementation = "eager"  # torch counts no fused attention on a processor
+    model = Transformer2017ForConditionalGeneration(config).eval()
+    source, target = torch.full((2, 9), 5), torch.full((2, 7), 6)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        model(input_ids=source, attention_mask=torch.ones_like(source), labels=target)
+    assert flops_of_update(config, 18, 14, 9, 7) == pytest.approx(3 * counted.get_total_flops(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds_a_step", "hours", "flops"),
+    [
+        ("--preset base --max_steps 100000", 0.4, 12, 3.3e18),
+        ("--preset big --max_steps 300000", 1.0, 3.5 * 24, 2.3e19),
+    ],
+)
+def test_the_papers_budget(flags, seconds_a_step, hours, flops):
+    """Its seconds a step give its hours, and its FLOPs as it counts them: time, 8 GPUs, 9.5 TFLOP/s (§5.2, Table 2).
+
+    The hours are rounded: 100,000 steps of 0.4 s are 11.1 hours.
+    """
+    words = f"{flags} --vocab_size 37000 --devices 8 --price_per_hour 2 --use_cpu true"
+    budget = plan([*words.split(), "--tokens_per_second", str(25000 / seconds_a_step / 8)])
+    assert budget.seconds / 3600 == pytest.approx(hours, rel=0.1)
+    assert budget.seconds * 8 * 9.5e12 == pytest.approx(flops, rel=0.1)
+    assert budget.flops < flops  # the matrix products alone
+    cost = next(line for line in budget.lines() if line.startswith("cost"))
+    assert float(cost.split()[1].replace(",", "")) == pytest.approx(budget.seconds / 3600 * 16, abs=0.01)
+
+
+def test_a_rate_is_measured_where_none_is_given(capsys):
+    """By epochs of a corpus: 2,000 pairs of 25 tokens are 98 batches of 512."""
+    sizes = "--preset tiny --vocab_size 300 --d_model 16 --d_ff 16 --num_heads 2 --batch_tokens 512"
+    assert main(["budget", *sizes.split(), "--pairs", "2000", "--num_train_epochs", "3", "--use_cpu", "true"]) == 0
+    shown = capsys.readouterr().out
+    assert "FLOPs in 294 updates" in shown
+    assert "GFLOP/s a device" in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--pairs -1", "--pairs must be more than 0"),
+        ("--pairs many", "invalid int value: 'many'"),
+        ("--d_modl 4", "There is no flag --d_modl. Did you mean --d_model?"),
+        ("--num_train_epochs 3", "needs the size of the corpus: --pairs"),
+        ("--tokens_per_second 5 --device_flops 5", "Give one of"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(flags, sentence, capsys):
+    assert main(["budget", *flags.split()]) == 2
+    assert sentence in capsys.readouterr().err

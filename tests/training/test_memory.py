@@ -1,0 +1,57 @@
+"""How much of an update a device takes at once."""
+
+import pytest
+import torch
+from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
+from transformer2017.training import memory
+from transformer2017.training.arguments import TrainingArguments
+
+GIBIBYTE = 2**30
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Transformer2017ForConditionalGeneration(Transformer2017Config.from_preset("tiny", vocab_size=500))
+
+
+def arguments(tmp_path, batch_tokens=25_000):
+    return TrainingArguments(output_dir=str(tmp_path), use_cpu=True, batch_tokens=batch_tokens)
+
+
+def test_bytes_of_a_token_foretell_those_of_a_larger_batch(model):
+    """Torch keeps that much for the backward pass of 64 sentences; counting leaves the random numbers as they were."""
+    torch.manual_seed(0)
+    drawn = torch.get_rng_state()
+    foretold = memory.bytes_per_token(model, bfloat16=False)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    more = memory._bytes_kept(model, 64, 32, False) - memory._bytes_kept(model, 8, 32, False)
+    assert more / (56 * 32) == pytest.approx(foretold, rel=0.05)
+
+
+@pytest.mark.parametrize("gibibytes", [64, 3, 2, 1])
+def test_an_update_is_taken_in_parts_that_fit(model, tmp_path, monkeypatch, gibibytes):
+    """A power of 2, and no more than the memory asks for."""
+    monkeypatch.setattr(memory, "memory_of_device", lambda device: gibibytes * GIBIBYTE)
+    monkeypatch.setattr(memory, "bytes_per_token", lambda model, bfloat16: 50_000)
+    args = arguments(tmp_path)
+    memory.settle_accumulation(args, model)
+    parts_taken = args.gradient_accumulation_steps
+    room = max(0.6 * gibibytes * GIBIBYTE - memory.memory_of_run(model, 0, False), 0.1 * gibibytes * GIBIBYTE)
+    assert 25_000 * 50_000 / parts_taken <= room
+    assert parts_taken == 1 or 25_000 * 50_000 / (parts_taken / 2) > room
+    assert parts_taken.bit_count() == 1
+
+
+def test_a_run_goes_on_with_the_parts_that_it_began_with(model, tmp_path, monkeypatch):
+    """On a machine with more memory, too, or its batches would be others; another size of update is settled anew."""
+    note = tmp_path / "parts.json"
+    monkeypatch.setattr(memory, "memory_of_device", lambda device: GIBIBYTE)
+    began, goes_on = arguments(tmp_path), arguments(tmp_path)
+    memory.settle_accumulation(began, model, note)
+    assert began.gradient_accumulation_steps > 1
+    monkeypatch.setattr(memory, "memory_of_device", lambda device: 64 * GIBIBYTE)
+    memory.settle_accumulation(goes_on, model, note)
+    assert goes_on.gradient_accumulation_steps == began.gradient_accumulation_steps
+    other = arguments(tmp_path, batch_tokens=2048)
+    memory.settle_accumulation(other, model, note)
+    assert other.gradient_accumulation_steps == 1
