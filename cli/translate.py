@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
+from transformer2017.configuration.manifest import check_manifest
 
 MAX_TOKENS_BEYOND_INPUT = 50  # §6.1
 GENERATION_FLAGS = ("num_beams", "length_penalty", "early_stopping", "ranking", "max_new_tokens", "fast")
@@ -165,7 +166,7 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     """Loads a model of this package, in evaluation mode, and its tokenizer. No code of the folder is run.
 
     Raises:
-        UsageError: If there is no such model, or a part of it is missing.
+        UsageError: If there is no such model, a part of it is missing, or it is not as its manifest says.
     """
     import torch
     from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
@@ -175,24 +176,27 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     if not sys.stderr.isatty():
         disable_progress_bar()
     _check_folder(name)
+    check_manifest(name)
     try:
         config = Transformer2017Config.from_pretrained(name)
         if config.model_type != Transformer2017Config.model_type:
             raise UsageError(f"{name!r} is a model of type {config.model_type!r}, not transformer2017")
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         model = Transformer2017ForConditionalGeneration.from_pretrained(name, config=config, dtype=dtype).eval()
-    except OSError as error:
-        raise UsageError(f"the model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # files of any kind of damage raise errors of any kind
+        raise UsageError(f"the model {name!r} cannot be loaded: {in_a_line(error)}") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {in_a_line(error)}") from error
     if device is None:
         device = "cuda" if torch.cuda.is_available() and precision != "int8" else "cpu"
     try:
         return model.to(device), tokenizer
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"--device {device} cannot be used: {in_a_line(error)}") from error
 
 
 def _check_folder(name: str) -> None:

@@ -7,13 +7,12 @@ Names and shapes: `transformer_encoder.py` and `transformer_decoder.py` in fairs
 
 import argparse
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerFast
 
@@ -71,9 +70,9 @@ def read_checkpoint(path: str | Path) -> tuple[argparse.Namespace, State]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(
-            f"{path} cannot be read as a checkpoint without running code of it: {str(error).splitlines()[0]}"
+            f"{path} cannot be read as a checkpoint without running code of it: {in_a_line(error)}"
         ) from error
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
         raise UsageError(f"{path} is no fairseq checkpoint: it has no entry 'model'.")

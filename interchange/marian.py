@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import (
@@ -221,8 +221,10 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
     """
     try:
         marian = MarianMTModel.from_pretrained(path).eval()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as a MarianMT model: {str(error).splitlines()[0]}") from error
+        if marian.config.model_type != "marian":
+            raise ValueError(f"its config.json says that it is a {marian.config.model_type}")
+    except Exception as error:  # files of any kind of damage raise errors of any kind
+        raise UsageError(f"{path} cannot be read as a MarianMT model: {in_a_line(error)}") from error
     model = transformer2017_from(marian)
     model.save_pretrained(output_dir)
     report = Report(f"marian import from {path} to {output_dir}")

@@ -1,10 +1,9 @@
 """State dicts of models around torch's `nn.Transformer` in, where their embeddings and output share one matrix."""
 
-import pickle
 from pathlib import Path
 
 import torch
-from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 
 from .layout import State, own_model
@@ -60,9 +59,9 @@ def import_torch(
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(
-            f"{path} cannot be read as a state dict without running code of it: {str(error).splitlines()[0]}"
+            f"{path} cannot be read as a state dict without running code of it: {in_a_line(error)}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} is no state dict: save it as torch.save(model.state_dict(), path).")

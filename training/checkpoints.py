@@ -1,31 +1,17 @@
-"""Checkpoints that are whole: sealed when written, checked before a run resumes from them."""
+"""Checkpoints that are whole: with a manifest when written, checked before a run resumes from them."""
 
-import json
 import shutil
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from transformer2017.configuration.manifest import MANIFEST, fault_of
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import sort_checkpoints
 
-SEAL = "seal.json"
-CHUNK = 1 << 20
-
-
-def seal(checkpoint: Path) -> None:
-    """Notes the size and checksum of each file; written last, so that a checkpoint without it is torn."""
-    files = {path.name: _facts(path) for path in sorted(checkpoint.iterdir()) if path.is_file() and path.name != SEAL}
-    (checkpoint / SEAL).write_text(json.dumps(files, indent=2), encoding="utf-8")
-
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether every file is as it was when the checkpoint was sealed."""
-    try:
-        files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        return all(_facts(checkpoint / name) == facts for name, facts in files.items())
-    except (OSError, ValueError):
-        return False
+    """Whether every file is as it was when the checkpoint's manifest was written, which comes last."""
+    return fault_of(checkpoint) is None
 
 
 def checkpoints_of(run: Path) -> list[Path]:
@@ -49,9 +35,9 @@ def state_of(checkpoint: Path) -> TrainerState:
 
 
 def remove(checkpoints: Iterable[Path]) -> None:
-    """Deletes checkpoints, their seals first, so that one half deleted is torn."""
+    """Deletes checkpoints, their manifests first, so that one half deleted is torn."""
     for checkpoint in checkpoints:
-        (checkpoint / SEAL).unlink(missing_ok=True)
+        (checkpoint / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
@@ -61,13 +47,3 @@ def rotate(run: Path, limit: int | None, best: str | None) -> None:
         return
     keep = {Path(best).name} if best else set()
     remove(path for path in checkpoints_of(run)[:-limit] if path.name not in keep)
-
-
-def _facts(path: Path) -> list[int]:
-    """The size in bytes and the CRC-32 of a file."""
-    size = checksum = 0
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            size += len(chunk)
-            checksum = zlib.crc32(chunk, checksum)
-    return [size, checksum]

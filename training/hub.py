@@ -11,6 +11,7 @@ UPLOADED = ("*.safetensors", "*.safetensors.index.json", "*.py", "*.spm", "READM
 UPLOADED_JSON = (
     "config.json",
     "generation_config.json",
+    "manifest.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",

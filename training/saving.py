@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from transformer2017.configuration.manifest import write_manifest
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 MARK = "config.json"  # a folder without it is no model folder: it comes last, and goes first
@@ -37,6 +38,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
+    write_manifest(beside)
     if card:
         (beside / "README.md").write_text(card, encoding="utf-8")
     (folder / MARK).unlink(missing_ok=True)

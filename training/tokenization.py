@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import TokenizerArguments
@@ -58,7 +58,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
             return as_pretrained(Tokenizer.from_file(path))
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:
-        raise UsageError(f"--tokenizer {path} cannot be loaded: {error}") from error
+        raise UsageError(f"--tokenizer {path} cannot be loaded: {in_a_line(error)}") from error
     for name in ("pad_token", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise UsageError(f"--tokenizer {path} has no {name}, which training needs.")

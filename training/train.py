@@ -32,11 +32,17 @@ def train(argv: list[str]) -> Path:
     keep_freed_memory()
     disable_progress_bar()  # those of transformers, one for each file it writes
     flags = Flags(argv)
-    folder = RunFolder(flags.output_dir())
+    with RunFolder(flags.output_dir()) as folder:
+        run(flags, folder)
+    return folder.path
+
+
+def run(flags: Flags, folder: RunFolder) -> None:
+    """The stages, in a folder that is locked from its claim on."""
     with PartialState(cpu=flags.use_cpu).main_process_first():
         if claim(folder, flags):
             say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
-            return folder.path
+            return
         prepared = prepare(flags, folder.store)
     corpus, arguments, tokenizer, tokens = prepared.corpus, prepared.arguments, prepared.tokenizer, prepared.tokens
 
@@ -54,7 +60,6 @@ def train(argv: list[str]) -> Path:
         scores = choose_weights(trainer, arguments)
         finish(trainer, corpus, arguments, scores, folder)
     trainer.accelerator.wait_for_everyone()
-    return folder.path
 
 
 @dataclass

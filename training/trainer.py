@@ -11,6 +11,7 @@ from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformer2017.configuration import RunError
+from transformer2017.configuration.manifest import write_manifest
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from . import checkpoints
@@ -194,7 +195,7 @@ class Transformer2017Trainer(Seq2SeqTrainer):
     # Checkpoints.
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Writes a checkpoint and seals it, and only then deletes older ones.
+        """Writes a checkpoint, its manifest last, and only then deletes older ones.
 
         Raises:
             RunError: If a weight is not a number, or the checkpoint cannot be written, as on a full disk.
@@ -203,7 +204,10 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         checkpoint = run / f"checkpoint-{self.state.global_step}"
         if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
             raise RunError(f"A weight is not a number at update {self.state.global_step}. {self._way_back()}")
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # `Trainer` would delete before we seal
+        limit, self.args.save_total_limit = (
+            self.args.save_total_limit,
+            None,
+        )  # `Trainer` would delete before it is whole
         try:
             if self.args.should_save:
                 checkpoints.remove([checkpoint])
@@ -211,7 +215,7 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                checkpoints.seal(checkpoint)
+                write_manifest(checkpoint)
         except (OSError, RuntimeError, SafetensorError) as error:
             checkpoints.remove([checkpoint])
             raise RunError(f"{checkpoint} could not be written ({error}). {self._way_back()}") from error

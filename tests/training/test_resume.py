@@ -65,7 +65,7 @@ def test_subword_dropout_goes_on_exactly(flags, monkeypatch):
     assert_same_weights(whole, train(flags("stopped", bpe_dropout=0.3)))
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "seal.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "manifest.json"])
 def test_torn_checkpoint_is_passed_over(flags, monkeypatch, capsys, file):
     """A file that was not written to its end is found out, and the checkpoint before it is used."""
     whole = train(flags("whole"))
