@@ -200,7 +200,11 @@ def tokenizer_of(dictionary: str | Path, vocab_size: int) -> PreTrainedTokenizer
     if not Path(dictionary).is_file():
         raise UsageError(f"there is no dictionary {dictionary}")
     pieces = list(SPECIAL_TOKENS)
-    for number, line in enumerate(Path(dictionary).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = Path(dictionary).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{dictionary} is not UTF-8: {error.reason}, byte {error.start + 1}") from None
+    for number, line in enumerate(lines, 1):
         piece, _, count = line.removesuffix(" #fairseq:overwrite").rpartition(" ")
         if not piece or not count.isdigit():
             raise UsageError(f"{dictionary}, line {number}: expected a piece and its count, not {line!r}")

@@ -231,7 +231,7 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
     try:
         AutoTokenizer.from_pretrained(path).save_pretrained(output_dir)
     except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
-        report.note(f"no tokenizer: {str(error).splitlines()[0]}")
+        report.note(f"no tokenizer: {in_a_line(error)}")
     if marian.config.encoder_layerdrop or marian.config.decoder_layerdrop:
         report.note("layer-drop, which acts in training only, is not in the paper's model and was left out")
     reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir, dtype=marian.dtype).eval()

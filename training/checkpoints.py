@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import MANIFEST, fault_of
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import sort_checkpoints
@@ -14,6 +15,11 @@ def is_whole(checkpoint: Path) -> bool:
     return fault_of(checkpoint) is None
 
 
+def kept_aside(run: Path) -> Path:
+    """Where the checkpoint of a run goes that a signal stopped, until the run is past it."""
+    return run / "_run" / "stopped"
+
+
 def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoint folders of a run, oldest first, whole or not."""
     return [Path(path) for path in sort_checkpoints(output_dir=str(run))] if run.is_dir() else []
@@ -22,7 +28,8 @@ def checkpoints_of(run: Path) -> list[Path]:
 def last_whole_checkpoint(run: Path) -> tuple[Path | None, list[Path]]:
     """The checkpoint to resume from, and the torn ones after it, newest first."""
     torn = []
-    for checkpoint in reversed(checkpoints_of(run)):
+    found = [*checkpoints_of(run), *checkpoints_of(kept_aside(run))]
+    for checkpoint in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         if is_whole(checkpoint):
             return checkpoint, torn
         torn.append(checkpoint)
@@ -30,8 +37,18 @@ def last_whole_checkpoint(run: Path) -> tuple[Path | None, list[Path]]:
 
 
 def state_of(checkpoint: Path) -> TrainerState:
-    """What the trainer knew when it wrote the checkpoint."""
-    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    """What the trainer knew when it wrote the checkpoint.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    try:
+        return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{checkpoint / 'trainer_state.json'} cannot be read ({in_a_line(error)}): delete {checkpoint}, and the "
+            "same command goes on from the checkpoint before it."
+        ) from error
 
 
 def remove(checkpoints: Iterable[Path]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from transformer2017.configuration import RunError, UsageError
+from transformer2017.configuration import RunError, UsageError, in_a_line
 
 # Weights, config and code of the model, its tokenizer, its card and the pictures in it: no checkpoints, no corpora.
 UPLOADED = ("*.safetensors", "*.safetensors.index.json", "*.py", "*.spm", "README.md", "*.png")
@@ -51,5 +51,5 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool | None = None
     except OfflineModeIsEnabled as error:
         raise RunError(f"{repo_id} was not uploaded: HF_HUB_OFFLINE is set") from error
     except (HfHubHTTPError, OSError) as error:
-        raise RunError(f"{repo_id} was not uploaded: {str(error).splitlines()[0]}") from error
+        raise RunError(f"{repo_id} was not uploaded: {in_a_line(error)}") from error
     return str(commit)

@@ -171,5 +171,5 @@ def _read_tmx(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
             if wanted[0].lower() in texts and wanted[1].lower() in texts:
                 yield texts[wanted[0].lower()], texts[wanted[1].lower()]
             unit.clear()
-    except (ParseError, DefusedXmlException) as error:
+    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # of an encoding too
         raise UsageError(f"{path} is not a TMX file that can be read: {in_a_line(error)}") from None

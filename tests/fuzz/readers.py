@@ -34,9 +34,11 @@ PIECES = [
     b'<!DOCTYPE a [<!ENTITY b "cccc"><!ENTITY d "&b;&b;&b;&b;">]>', b'<!ENTITY e SYSTEM "file:///etc/passwd">',
     b"&e;", b"<tu>", b"</tu>", b"<seg/>", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n", b"\t", b'"',
     b"\\ud800", b"\xed\xa0\x80", b"\xc3", b"\xf0\x9f", b"{", b"}", b"[" * 3000, b'{"a":' * 3000, b"null", b"[]",
-    b"{}", b'""', b"true", b"../../x", b"/etc/passwd", b"A" * 100_000, b"*a", b"&a [*a,*a]", b"!!python/object:os.system",
+    b"{}", b'""', b"true",
+    b"../../x", b"/etc/passwd", b"A" * 100_000, b"*a", b"&a [*a,*a]", b"!!python/object:os.system",
     b"<<: ", b"%", b"\xe2\x80\xa8",
 ]  # fmt: skip
+TOLD: set[tuple[str, str, str]] = set()
 Read = Callable[[Path], object]
 
 
@@ -148,7 +150,9 @@ def _keep(findings: Path, name: str, number: int, what: str, told: str) -> str:
     (findings / f"{name.replace('/', '-')}-{number}.txt").write_text(
         f"{what}\n{told}", encoding="utf-8", errors="replace"
     )
-    print(f"FOUND {name} {number}: {what} {where} {place[-1][:200] if place else ''}", flush=True)
+    if (name, what, where) not in TOLD:  # once each
+        TOLD.add((name, what, where))
+        print(f"FOUND {name} {number}: {what} {where} {place[-1][:200] if place else ''}", flush=True)
     return "found"
 
 

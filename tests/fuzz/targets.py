@@ -152,19 +152,16 @@ def _pt(name: str) -> bytes:
         state = {"embed.weight": torch.randn(12, 8), **{f"t.{k}": v for k, v in inner.state_dict().items()}}
         torch.save(state, made)
         return made.getvalue()
-    parts = {"self_attn": ["q_proj", "k_proj", "v_proj", "out_proj"], "encoder_attn": ["q_proj", "k_proj", "v_proj", "out_proj"]}  # fmt: skip
     state = {f"{half}.embed_tokens.weight": torch.ones(13, 8) for half in ("encoder", "decoder")}
-    for half in ("encoder", "decoder"):
-        names = [f"{a}.{p}" for a, ps in parts.items() for p in ps if half == "decoder" or a == "self_attn"]
-        norms = ["self_attn_layer_norm", "final_layer_norm"] + ["encoder_attn_layer_norm"] * (half == "decoder")
-        for part in [*names, "fc1", "fc2", *norms]:
-            shape = (8,) if "norm" in part else (8, 8)
-            state |= {
-                f"{half}.layers.0.{part}.weight": torch.randn(shape),
-                f"{half}.layers.0.{part}.bias": torch.zeros(8),
-            }
-    sizes = {f"{half}_{what}": value for half in ("encoder", "decoder") for what, value in
-             {"ffn_embed_dim": 8, "attention_heads": 2, "embed_dim": 8, "learned_pos": False, "layers": 1}.items()}  # fmt: skip
+    for half, attentions in (("encoder", ["self_attn"]), ("decoder", ["self_attn", "encoder_attn"])):
+        maps = [f"{one}.{part}_proj" for one in attentions for part in ("q", "k", "v", "out")]
+        norms = [f"{one}_layer_norm" for one in (*attentions, "final")]
+        for part in [*maps, "fc1", "fc2", *norms]:
+            name = f"{half}.layers.0.{part}"
+            state[f"{name}.weight"] = torch.randn((8,) if part in norms else (8, 8))
+            state[f"{name}.bias"] = torch.zeros(8)
+    each = {"ffn_embed_dim": 8, "attention_heads": 2, "embed_dim": 8, "learned_pos": False, "layers": 1}
+    sizes = {f"{half}_{what}": value for half in ("encoder", "decoder") for what, value in each.items()}
     torch.save({"args": argparse.Namespace(**sizes), "model": state}, made)
     return made.getvalue()
 
