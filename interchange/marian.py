@@ -167,6 +167,9 @@ def _check_marian(theirs: MarianConfig) -> None:
             "This Marian model has separate vocabularies for source and target; the paper's model shares one matrix "
             "between both embeddings and the output (§3.4)."
         )
+    for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        if not 0 <= (getattr(theirs, name) or 0) < theirs.vocab_size:
+            raise UsageError(f"Its {name} {getattr(theirs, name)} is not one of its {theirs.vocab_size} tokens.")
     if theirs.activation_function not in MARIAN_ACTIVATIONS:
         raise UsageError(
             f"This Marian model has the activation {theirs.activation_function!r}; only "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import LONG, assert_no_half_model, kill, same_weights
+from .conftest import ENVIRONMENT, LONG, assert_no_half_model, kill, same_weights
 
 pytestmark = pytest.mark.faults
 
@@ -25,7 +25,7 @@ def test_sigkill_at_random_moments(command, request, moments, tell, processes, k
         process = command.start(run, processes=processes)
         if moments.random() < 0.8:  # in training; else anywhere from the start of the program on
             command.wait_for(process, "_run/train.tokens.json", "checkpoint-5", run=run)
-        time.sleep(moments.uniform(0, 6))
+        time.sleep(moments.uniform(0, 4))
         alive = process.poll() is None
         kill(process) if alive else None
         process.wait(LONG)
@@ -200,9 +200,7 @@ def test_two_runs_into_one_folder(command, whole, tell):
     process = command.start(run)
     command.wait_for(process, "_run/flags.json", run=run)
     words = command.words(run)
-    second = subprocess.run(
-        words, capture_output=True, text=True, timeout=LONG, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-    )
+    second = subprocess.run(words, capture_output=True, text=True, timeout=LONG, env=ENVIRONMENT)
     assert second.returncode == 2, second.stderr
     assert "Another process is training" in second.stderr
     assert process.wait(LONG) == 0, command.said()
