@@ -13,6 +13,7 @@ import statistics
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -107,6 +108,8 @@ def refusals(call: Call, callers: int) -> Counter[str]:
         try:
             call(SENTENCES[0])
             told["answered"] += 1
+        except urllib.error.HTTPError as error:
+            told[f"{error.code}: {error.read().decode()[:160]}"] += 1
         except Exception as error:
             told[str(error)[:160]] += 1
 

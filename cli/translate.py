@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_manifest
+from transformer2017.configuration.token_numbers import refuse_absurd_numbers
 
 MAX_TOKENS_BEYOND_INPUT = 50  # §6.1
 GENERATION_FLAGS = ("num_beams", "length_penalty", "early_stopping", "ranking", "max_new_tokens", "fast")
@@ -212,6 +213,7 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"the model {name!r} cannot be loaded: {in_a_line(error)}") from error
     try:
+        refuse_absurd_numbers(Path(name, "tokenizer.json"))
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:
         raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {in_a_line(error)}") from error

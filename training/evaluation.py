@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_manifest
+from transformer2017.configuration.token_numbers import refuse_absurd_numbers
 from transformer2017.modeling.translation import Translator
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -108,6 +109,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     check_manifest(name)
     try:
+        refuse_absurd_numbers(Path(name, "tokenizer.json"))
         return AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"{name} is not a model that can be loaded: {in_a_line(error)}") from error
