@@ -44,16 +44,21 @@ def fault_of(folder: Path) -> str | None:
         expected = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in files.items()}
     except OSError:
         return f"{MANIFEST} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return f"{MANIFEST} cannot be read"
-    for name, (size, _) in expected.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
-    changed = (name for name, (_, sha256) in expected.items() if _sha256(folder / name) != sha256)
-    return next((f"{name} has changed (its SHA-256 differs)" for name in changed), None)
+    try:
+        return next(filter(None, (_fault_of_file(folder, name, *facts) for name, facts in expected.items())), None)
+    except OSError as error:
+        return f"a file of it cannot be read ({error.strerror})"
+
+
+def _fault_of_file(folder: Path, name: str, size: int, sha256: str) -> str | None:
+    path = folder / name
+    if Path(name).name != name or not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != size:
+        return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
+    return None if _sha256(path) == sha256 else f"{name} has changed (its SHA-256 differs)"
 
 
 def _sha256(path: Path) -> str:

@@ -43,7 +43,10 @@ def import_fairseq(checkpoint: str | Path, dictionary: str | Path | None, output
         UsageError: If a file cannot be read, or the model cannot be represented; the sentence says why.
     """
     arguments, state = read_checkpoint(checkpoint)
-    model = transformer2017_from(arguments, state)
+    try:
+        model = transformer2017_from(arguments, state)
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
+        raise UsageError(f"{checkpoint} is not a whole fairseq checkpoint: {in_a_line(error)}") from error
     model.save_pretrained(output_dir)
     report = Report(f"fairseq import from {checkpoint} to {output_dir}")
     report.note(

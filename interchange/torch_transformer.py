@@ -66,17 +66,23 @@ def import_torch(
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} is no state dict: save it as torch.save(model.state_dict(), path).")
     report = Report(f"torch import from {path} to {output_dir}")
-    config, own = own_state(
-        state,
-        report,
-        num_heads=num_heads,
-        activation_function=activation_function,
-        pad_token_id=pad_token_id,
-        bos_token_id=start_token_id,
-        decoder_start_token_id=start_token_id,
-        eos_token_id=end_token_id,
-    )
-    own_model(config, own).save_pretrained(output_dir)
+    try:
+        config, own = own_state(
+            state,
+            report,
+            num_heads=num_heads,
+            activation_function=activation_function,
+            pad_token_id=pad_token_id,
+            bos_token_id=start_token_id,
+            decoder_start_token_id=start_token_id,
+            eos_token_id=end_token_id,
+        )
+        model = own_model(config, own)
+    except UsageError:
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} does not hold a whole nn.Transformer: {in_a_line(error)}") from error
+    model.save_pretrained(output_dir)
     report.note("taken to be as in the paper: post-norm, embeddings times sqrt(d_model), interleaved sinusoids")
     report.note("not compared: a state dict cannot be run. There is no tokenizer in it")
     return report
