@@ -3,13 +3,13 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow test-lowest test-newest faults fuzz lint format clean
 
 demo: .venv/ready-demo
 	.venv/bin/transformer2017 demo
 
 test: .venv/ready-test
-	$(RUN) -m pytest -q -m "not slow"
+	$(RUN) -m pytest -q -m "not slow and not faults"
 
 test-slow: .venv/ready-test
 	$(RUN) -m pytest -q -m slow
@@ -24,6 +24,24 @@ test-slow: .venv/ready-test
 	@if $(RUN) -m pip --version >/dev/null 2>&1; then pip="$(RUN) -m pip"; else pip="$(PYTHON) -m pip --python $(RUN)"; fi; \
 		$$pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@
+
+# The matrix of faults, with a table at its end: 50 kills among them. Some need root, to mount a small file system.
+faults: .venv/ready-test
+	$(RUN) -m pytest -q -m faults tests/faults
+
+# The same tests with the oldest versions that pyproject.toml allows, and with the newest that exist, each in an
+# environment of its own. uv finds the oldest; torch is some gigabytes.
+test-lowest test-newest: test-%:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --editable '.[test]' \
+		--resolution $(if $(filter lowest,$*),lowest-direct,highest)
+	.venv-$*/bin/python -m pytest -q -m "not slow and not faults"
+
+# Damaged files for every reader: make fuzz MINUTES=60
+MINUTES ?= 10
+fuzz: .venv/ready-test
+	$(RUN) tests/fuzz/readers.py $(MINUTES)
 
 lint: .venv/ready-test
 	$(RUN) -m ruff check .

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from transformer2017 import __version__
-from transformer2017.configuration import RunError, UsageError
+from transformer2017.configuration import RunError, Stopped, UsageError, in_a_line
 from transformers.utils.logging import disable_progress_bar
 
 # The verb, the module of this folder that runs it, and what it does. Modules are imported when they are called, so
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the command's name; those of the process if None.
 
     Returns:
-        The exit code: 0 done, 1 the work failed, 2 the flags or files given are at fault, 130 interrupted.
+        The exit code: 0 done, 1 the work failed, 2 the flags or files given are at fault, 130 interrupted,
+        143 terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not sys.stderr.isatty():
@@ -47,11 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, 2)
     except RunError as error:
         return _say(error, 1)
+    except Stopped as stopped:
+        return _say(stopped, 128 + stopped.number)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         sys.stderr.close()
         return 0
+    except OSError as error:  # a full disk, a folder that cannot be written: of the machine, not of the program
+        return _say(f"{error.filename}: {error.strerror}" if error.filename else in_a_line(error), 1)
 
 
 def _run(words: list[str]) -> int:

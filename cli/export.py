@@ -7,7 +7,7 @@ from typing import Any
 
 from transformer2017.configuration import UsageError
 
-from .translate import load, open_text
+from .translate import Lines, load, open_bytes
 
 FORMATS = ("marian", "ctranslate2", "onnx", "argos", "marian-npz")
 COMPARED_LINES = 1000
@@ -52,12 +52,11 @@ def _sources(arguments: argparse.Namespace, tokenizer: Any) -> list[list[int]] |
     """Token ids of the lines to compare on; None where no file is given."""
     if arguments.source is None:
         return None
-    with open_text(arguments.source) as file:
-        filled = (line.rstrip("\r\n") for line in file if line.strip())
-        try:
-            lines = list(itertools.islice(filled, COMPARED_LINES))
-        except UnicodeDecodeError as error:
-            raise UsageError(f"--source {arguments.source}: not UTF-8 text") from error
+    with open_bytes(arguments.source) as file:
+        read = Lines([file])
+        lines = list(itertools.islice((line for line in read if line.strip()), COMPARED_LINES))
+    if read.faulty:
+        raise UsageError(f"--source {arguments.source}, line {read.faulty[0]}: not UTF-8 text")
     if not lines:
         raise UsageError(f"--source {arguments.source} holds no text")
     return [tokenizer(line)["input_ids"] for line in lines]

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from transformer2017.configuration import UsageError
+from transformer2017.configuration.manifest import write_manifest
 
 
 def run(argv: list[str]) -> int:
@@ -12,7 +13,9 @@ def run(argv: list[str]) -> int:
     output_dir = Path(arguments.output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise UsageError(f"--output_dir {output_dir} exists and is not an empty folder")
-    print(_import(arguments))
+    report = _import(arguments)
+    write_manifest(output_dir)
+    print(report)
     return 0
 
 

@@ -4,12 +4,15 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
+from transformer2017.configuration.manifest import check_manifest
+from transformer2017.configuration.token_numbers import refuse_absurd_numbers
 
 MAX_TOKENS_BEYOND_INPUT = 50  # §6.1
 GENERATION_FLAGS = ("num_beams", "length_penalty", "early_stopping", "ranking", "max_new_tokens", "fast")
@@ -21,11 +24,13 @@ def run(argv: list[str]) -> int:
     _check(flags)
     started = time.perf_counter()
     with ExitStack() as files:
-        lines = _lines([files.enter_context(open_text(path)) for path in flags.files or ["-"]])
+        lines = Lines([files.enter_context(open_bytes(path)) for path in flags.files or ["-"]])
         given = flags.score or flags.prefix
-        others = None if given is None else _lines([files.enter_context(open_text(given))])
+        others = None if given is None else Lines([files.enter_context(open_bytes(given))])
         model, tokenizer = load(flags.model, flags.precision, flags.device)
-        count, decoded_by = _run(flags, model, tokenizer, lines, others)
+        _write_utf8()
+        count, decoded_by = _run(flags, model, tokenizer, lines, None if others is None else iter(others))
+        lines.tell()
     if flags.report:
         seconds = time.perf_counter() - started
         print(f"transformer2017: {count} lines in {seconds:.1f} s, decoded by {decoded_by}", file=sys.stderr)
@@ -76,12 +81,11 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def _run(
-    flags: argparse.Namespace, model: Any, tokenizer: Any, lines: Iterator[str], others: Iterator[str] | None
+    flags: argparse.Namespace, model: Any, tokenizer: Any, lines: Iterable[str], others: Iterator[str] | None
 ) -> tuple[int, str]:
     """Writes a line for each line; tells how many, and which decoding ran."""
     from transformer2017.modeling.translation import Translator, review_lines
 
-    lines = _warned(lines, tokenizer, model.config)
     if flags.score:
         results = review_lines(model, tokenizer, _paired(lines, others, flags.score), flags.alignments, flags.window)
         decoded_by = "nothing: translations were given"
@@ -98,6 +102,12 @@ def _run(
         results = translator.translate(lines, others)
     count = 0
     for count, result in enumerate(results, start=1):
+        if result.parts > 1:
+            print(
+                f"transformer2017: line {count} is longer than the {translator.longest} tokens that the model takes "
+                f"at once: it was translated in {result.parts} parts",
+                file=sys.stderr,
+            )
         sys.stdout.write(_written(flags, result, count - 1) + "\n")
         if count % 64 == 0 or sys.stdout.isatty():
             sys.stdout.flush()
@@ -130,6 +140,8 @@ def _generation(flags: argparse.Namespace, model: Any) -> dict[str, Any]:
 def _written(flags: argparse.Namespace, result: Any, number: int) -> str:
     """One result as the flags want it written."""
     review = result.review
+    # A token may stand for a line feed, and a line stays a line.
+    result = replace(result, text=_in_one_line(result.text), hypotheses=_hypotheses_in_one_line(result))
     if flags.json:
         return json.dumps(_record(flags, result), ensure_ascii=False)
     if flags.n_best > 1:
@@ -143,6 +155,20 @@ def _written(flags: argparse.Namespace, result: Any, number: int) -> str:
     if flags.alignments:
         columns.append(review.pharaoh if review else "")
     return "\t".join(columns)
+
+
+def _in_one_line(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def _hypotheses_in_one_line(result: Any) -> tuple[tuple[str, float | None], ...]:
+    return tuple((_in_one_line(text), score) for text, score in result.hypotheses)
+
+
+def _write_utf8() -> None:
+    """Whatever the locale: a character that it cannot write would end the work."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
 
 
 def _record(flags: argparse.Namespace, result: Any) -> dict[str, Any]:
@@ -165,31 +191,35 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     """Loads a model of this package, in evaluation mode, and its tokenizer. No code of the folder is run.
 
     Raises:
-        UsageError: If there is no such model, or a part of it is missing.
+        UsageError: If there is no such model, a part of it is missing, or it is not as its manifest says.
     """
     import torch
     from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
     from transformers import AutoTokenizer
 
     _check_folder(name)
+    check_manifest(name)
     try:
         config = Transformer2017Config.from_pretrained(name)
         if config.model_type != Transformer2017Config.model_type:
             raise UsageError(f"{name!r} is a model of type {config.model_type!r}, not transformer2017")
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         model = Transformer2017ForConditionalGeneration.from_pretrained(name, config=config, dtype=dtype).eval()
-    except OSError as error:
-        raise UsageError(f"the model {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # files of any kind of damage raise errors of any kind
+        raise UsageError(f"the model {name!r} cannot be loaded: {in_a_line(error)}") from error
     try:
+        refuse_absurd_numbers(Path(name, "tokenizer.json"))
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {in_a_line(error)}") from error
     if device is None:
         device = "cuda" if torch.cuda.is_available() and precision != "int8" else "cpu"
     try:
         return model.to(device), tokenizer
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"--device {device} cannot be used: {in_a_line(error)}") from error
 
 
 def _check_folder(name: str) -> None:
@@ -207,46 +237,59 @@ def _check_folder(name: str) -> None:
         raise UsageError(f"{name!r} holds no tokenizer (tokenizer.json)")
 
 
-def open_text(path: str) -> TextIO:
+def open_bytes(path: str) -> BinaryIO | TextIO:
     """Opens a file to read, or standard input for -.
 
     Raises:
         UsageError: If there is no such file.
     """
     if path == "-":
-        return sys.stdin
+        return getattr(sys.stdin, "buffer", sys.stdin)
     try:
-        return open(path, encoding="utf-8")
+        return open(path, "rb")
     except OSError as error:
         raise UsageError(f"{path!r} cannot be read: {error.strerror}") from error
 
 
-def _lines(files: list[TextIO]) -> Iterator[str]:
-    """The lines of the files, without their ends. Only a line feed ends a line."""
-    for file in files:
-        number = 0
-        try:
-            for line in file:
-                number += 1
-                yield line.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{file.name!r}, near line {number + 1}: not UTF-8 text") from error
+class Lines:
+    """The lines of files, without their ends. Only a line feed ends a line, as for `wc`.
 
+    Bytes that are not UTF-8 become replacement characters, so that one faulty line does not end the work.
+    """
 
-def _warned(lines: Iterator[str], tokenizer: Any, config: Any) -> Iterator[str]:
-    """The same lines; says of those that are longer than what the model has been trained on."""
-    longest = min(tokenizer.model_max_length, config.learned_positions or 1 << 30)
-    for number, line in enumerate(lines, start=1):
-        if len(line) > longest and len(tokenizer(line, verbose=False)["input_ids"]) > longest:
+    def __init__(self, files: list[BinaryIO | TextIO]) -> None:
+        self.files = files
+        self.faulty: list[int] = []  # numbers of lines with bytes that are not UTF-8
+
+    def __iter__(self) -> Iterator[str]:
+        count = 0
+        for file in self.files:
+            for number, line in enumerate(file):
+                count += 1
+                text = line if isinstance(line, str) else line.decode("utf-8", "replace")
+                if isinstance(line, bytes) and "\ufffd" in text and not _is_utf8(line):
+                    self.faulty.append(count)
+                yield (text.removeprefix("\ufeff") if number == 0 else text).rstrip("\r\n")
+
+    def tell(self) -> None:
+        """Says on standard error what was faulty."""
+        if self.faulty:
             print(
-                f"transformer2017: line {number} is longer than the {longest} tokens that this model knows; "
-                "its translation may be poor",
+                f"transformer2017: {len(self.faulty)} lines are not UTF-8 (the first is line {self.faulty[0]}): their "
+                "faulty bytes were read as \ufffd",
                 file=sys.stderr,
             )
-        yield line
 
 
-def _paired(lines: Iterator[str], others: Iterator[str], path: str) -> Iterator[tuple[str, str]]:
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _paired(lines: Iterable[str], others: Iterator[str], path: str) -> Iterator[tuple[str, str]]:
     """Lines with their given translations."""
     for number, line in enumerate(lines, start=1):
         other = next(others, None)

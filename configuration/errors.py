@@ -7,3 +7,17 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
     """The work could not be finished (a full disk, a loss that is not a number). The command line exits with 1."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended the work. The command line exits with 128 and its number: 130 for SIGINT, 143 for SIGTERM."""
+
+    def __init__(self, number: int, sentence: str = "interrupted") -> None:
+        super().__init__(sentence)
+        self.number = number
+
+
+def in_a_line(error: BaseException, most: int = 200) -> str:
+    """What another library's error says, as part of a sentence: in one line, and not endless."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= most else words[:most] + " ..."

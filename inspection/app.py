@@ -159,6 +159,7 @@ def launch(blocks: Any, host: str, port: int | None, *, wait: bool = True) -> An
             footer_links=[],
             ssr_mode=False,
             enable_monitoring=False,
+            max_file_size=1,  # of a byte: the page takes no files
             prevent_thread_lock=not wait,
         )
     except OSError as error:

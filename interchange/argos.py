@@ -6,6 +6,7 @@ Source: argostranslate/package.py, argostranslate/tokenizer.py and argostranslat
 """
 
 import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -47,6 +48,9 @@ def export_argos(
         UsageError: If the tokenizer or the model cannot be represented, or CTranslate2 is not installed.
         RunError: If log probabilities in float32 differ.
     """
+    for code in (source_language, target_language):
+        if not re.fullmatch(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*", code):  # it becomes part of the file's name
+            raise UsageError(f"{code!r} is not a code of a language, such as en or pt-BR.")
     pieces = sentencepiece_model(tokenizer)
     name = f"translate-{source_language}_{target_language}-{PACKAGE_VERSION.replace('.', '_')}"
     report = Report(f"argos export ({quantization}) to {Path(output_dir) / name}.argosmodel")

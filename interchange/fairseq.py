@@ -7,13 +7,12 @@ Names and shapes: `transformer_encoder.py` and `transformer_decoder.py` in fairs
 
 import argparse
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerFast
 
@@ -46,7 +45,10 @@ def import_fairseq(checkpoint: str | Path, dictionary: str | Path | None, output
         RunError: If the logits differ from the original's.
     """
     arguments, state = read_checkpoint(checkpoint)
-    model = transformer2017_from(arguments, state)
+    try:
+        model = transformer2017_from(arguments, state)
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
+        raise UsageError(f"{checkpoint} is not a whole fairseq checkpoint: {in_a_line(error)}") from error
     model.save_pretrained(output_dir)
     report = Report(f"fairseq import from {checkpoint} to {output_dir}")
     report.note("compared with FSMT, transformers' port of fairseq's transformer")
@@ -77,9 +79,9 @@ def read_checkpoint(path: str | Path) -> tuple[argparse.Namespace, State]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(
-            f"{path} cannot be read as a checkpoint without running code of it: {str(error).splitlines()[0]}"
+            f"{path} cannot be read as a checkpoint without running code of it: {in_a_line(error)}"
         ) from error
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
         raise UsageError(f"{path} is no fairseq checkpoint: it has no entry 'model'.")
@@ -207,7 +209,11 @@ def tokenizer_of(dictionary: str | Path, vocab_size: int) -> PreTrainedTokenizer
     if not Path(dictionary).is_file():
         raise UsageError(f"there is no dictionary {dictionary}")
     pieces = list(SPECIAL_TOKENS)
-    for number, line in enumerate(Path(dictionary).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = Path(dictionary).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{dictionary} is not UTF-8: {error.reason}, byte {error.start + 1}") from None
+    for number, line in enumerate(lines, 1):
         piece, _, count = line.removesuffix(" #fairseq:overwrite").rpartition(" ")
         if not piece or not count.isdigit():
             raise UsageError(f"{dictionary}, line {number}: expected a piece and its count, not {line!r}")

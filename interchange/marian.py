@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import (
@@ -166,6 +166,9 @@ def _check_marian(theirs: MarianConfig) -> None:
             "This Marian model has separate vocabularies for source and target; the paper's model shares one matrix "
             "between both embeddings and the output (§3.4)."
         )
+    for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
+        if not 0 <= (getattr(theirs, name) or 0) < theirs.vocab_size:
+            raise UsageError(f"Its {name} {getattr(theirs, name)} is not one of its {theirs.vocab_size} tokens.")
     if theirs.activation_function not in MARIAN_ACTIVATIONS:
         raise UsageError(
             f"This Marian model has the activation {theirs.activation_function!r}; only "
@@ -220,15 +223,17 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
     """
     try:
         marian = MarianMTModel.from_pretrained(path).eval()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as a MarianMT model: {str(error).splitlines()[0]}") from error
+        if marian.config.model_type != "marian":
+            raise ValueError(f"its config.json says that it is a {marian.config.model_type}")
+    except Exception as error:  # files of any kind of damage raise errors of any kind
+        raise UsageError(f"{path} cannot be read as a MarianMT model: {in_a_line(error)}") from error
     model = transformer2017_from(marian)
     model.save_pretrained(output_dir)
     report = Report(f"marian import from {path} to {output_dir}")
     try:
         AutoTokenizer.from_pretrained(path).save_pretrained(output_dir)
     except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
-        report.note(f"no tokenizer: {str(error).splitlines()[0]}")
+        report.note(f"no tokenizer: {in_a_line(error)}")
     if marian.config.encoder_layerdrop or marian.config.decoder_layerdrop:
         report.note("layer-drop, which acts in training only, is not in the paper's model and was left out")
     reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir, dtype=marian.dtype).eval()

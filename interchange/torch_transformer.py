@@ -1,10 +1,9 @@
 """State dicts of models around torch's `nn.Transformer` in, where their embeddings and output share one matrix."""
 
-import pickle
 from pathlib import Path
 
 import torch
-from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 
@@ -64,24 +63,30 @@ def import_torch(
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(
-            f"{path} cannot be read as a state dict without running code of it: {str(error).splitlines()[0]}"
+            f"{path} cannot be read as a state dict without running code of it: {in_a_line(error)}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} is no state dict: save it as torch.save(model.state_dict(), path).")
     report = Report(f"torch import from {path} to {output_dir}")
-    config, own = own_state(
-        state,
-        report,
-        num_heads=num_heads,
-        activation_function=activation_function,
-        pad_token_id=pad_token_id,
-        bos_token_id=start_token_id,
-        decoder_start_token_id=start_token_id,
-        eos_token_id=end_token_id,
-    )
-    own_model(config, own).save_pretrained(output_dir)
+    try:
+        config, own = own_state(
+            state,
+            report,
+            num_heads=num_heads,
+            activation_function=activation_function,
+            pad_token_id=pad_token_id,
+            bos_token_id=start_token_id,
+            decoder_start_token_id=start_token_id,
+            eos_token_id=end_token_id,
+        )
+        model = own_model(config, own)
+    except UsageError:
+        raise
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} does not hold a whole nn.Transformer: {in_a_line(error)}") from error
+    model.save_pretrained(output_dir)
     report.note("taken to be as in the paper: post-norm, embeddings times sqrt(d_model), interleaved sinusoids")
     report.note("compared with torch's nn.Transformer, between embeddings and positions as these")
     sources = sources_or_samples(report, config, None)

@@ -1,6 +1,7 @@
 """Documents in pieces: sentences or lines to translate one by one, and the white space that joins them again."""
 
 import re
+from collections.abc import Callable
 
 # After these a full stop ends no sentence. Only what is common in the languages of the tests; the rest is a guess by
 # the letter that follows.
@@ -44,6 +45,26 @@ def _ends_sentence(before: str, mark: str, after: str) -> bool:
     word = word.lstrip("\"'«“‘([")
     ambiguous = word.lower() in ABBREVIATIONS or word.isdigit() or (len(word) == 1 and word.isalpha())
     return not ambiguous and not after[0].islower()
+
+
+def without_surrogates(text: str) -> str:
+    """Replaces lone surrogates, which no tokenizer takes."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def in_parts(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Cuts a text that does not fit: between sentences; where one is too long, between words; else anywhere.
+
+    Args:
+        fits: Whether a part is short enough.
+    """
+    if fits(text) or len(text) < 2:
+        return [text]
+    for pieces in (split_sentences(text), re.findall(r"\s*\S+\s*", text), [*text]):
+        if len(pieces) > 1:
+            half = len(pieces) // 2
+            return [*in_parts("".join(pieces[:half]), fits), *in_parts("".join(pieces[half:]), fits)]
+    return [text]
 
 
 def strip_white_space(piece: str) -> tuple[str, str, str]:

@@ -1,5 +1,7 @@
 """What a saved folder says of itself: transformers copies these files into it, so that it loads anywhere."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from .pipeline_transformer2017 import CUSTOM_PIPELINES
@@ -8,12 +10,16 @@ from .pipeline_transformer2017 import CUSTOM_PIPELINES
 class SavedWithCode:
     """Saves weights, configuration, and the code of this folder, so that the model loads where the package is not."""
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Names the classes of all models, whichever is saved, and the pipeline, for the Auto classes to find."""
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Names the classes of all models, whichever is saved, and the pipeline, for the Auto classes to find.
+
+        A manifest that `transformer2017 train` left in the folder goes: what it says is no longer so.
+        """
+        Path(save_directory, "manifest.json").unlink(missing_ok=True)
         self.config.auto_map = {
             "AutoConfig": "configuration_transformer2017.Transformer2017Config",
             "AutoModel": "modeling_transformer2017.Transformer2017Model",
             "AutoModelForSeq2SeqLM": "modeling_transformer2017.Transformer2017ForConditionalGeneration",
         }
         self.config.custom_pipelines = CUSTOM_PIPELINES
-        super().save_pretrained(*args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)

@@ -1,7 +1,7 @@
 """Text to text over a file or a stream: lines in, translations out, in order (text -> token ids -> text)."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -9,9 +9,11 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from .decoding_ranker import Hypothesis
+from .documents import in_parts, without_surrogates
 from .translation_decoder import decoder_of
 from .translation_review import Review, Reviewer
 
+MOST_TOKENS = 512  # of a source: attention needs memory by the square of its length
 WINDOW_CHARACTERS = 1 << 20  # a window of long lines closes early, so that memory stays bounded
 
 
@@ -24,6 +26,7 @@ class Translation:
         score: Its log probability over the length penalty; None in greedy decoding and for an empty line.
         hypotheses: The n best with their scores, best first.
         source_tokens: How many the line has, its end token included.
+        parts: In how many parts it was translated; more than one where it was too long for the model.
         review: The model's opinion of the text, where it was asked for: confidence and alignment.
     """
 
@@ -31,6 +34,7 @@ class Translation:
     score: float | None = None
     hypotheses: tuple[tuple[str, float | None], ...] = ()
     source_tokens: int = 0
+    parts: int = 1
     review: Review | None = field(default=None, repr=False)
 
 
@@ -38,7 +42,8 @@ class Translator:
     """Translates any number of lines with memory for one window of them.
 
     The lines of a window are sorted by length, decoded with places refilled as sentences finish, and come out in the
-    order in which they came in. An empty line is an empty translation.
+    order in which they came in. An empty line is an empty translation. A line of more tokens than `longest` is cut
+    into parts, whose translations are joined by spaces.
 
     Args:
         model: A `Transformer2017ForConditionalGeneration`; others go through their `generate()`.
@@ -50,6 +55,7 @@ class Translator:
         window: Lines read ahead and sorted together.
         confidence: Reviews each translation: log probabilities by token and word.
         alignments: Reviews each translation for its word alignment.
+        longest: Tokens of a source at most; what the model and its tokenizer name, and at most 512, if None.
         **generation: Arguments of `model.generate`.
     """
 
@@ -65,9 +71,12 @@ class Translator:
         window: int = 2048,
         confidence: bool = False,
         alignments: bool = False,
+        longest: int | None = None,
         **generation: Any,
     ) -> None:
         self.tokenizer = tokenizer
+        positions = getattr(model.config, "learned_positions", None) or MOST_TOKENS
+        self.longest = longest or min(MOST_TOKENS, positions, tokenizer.model_max_length)
         self.window = window
         self.reviewer = Reviewer(model, tokenizer, alignments=alignments) if confidence or alignments else None
         sizes = {"int8": int8, "workers": workers, "rows": rows, "batch_tokens": batch_tokens}
@@ -91,20 +100,41 @@ class Translator:
             yield from self._translate_window(window, begun)
 
     def _translate_window(self, lines: list[str], prefixes: list[str] | None) -> list[Translation]:
-        filled = [i for i, line in enumerate(lines) if line.strip()]
-        if not filled:
+        lines = [without_surrogates(line) for line in lines]
+        parts = [self._parts(line) for line in lines]
+        owners = [i for i, pieces in enumerate(parts) for _ in pieces]
+        if not owners:
             return [Translation()] * len(lines)
-        sources = self.tokenizer([lines[i] for i in filled], verbose=False)["input_ids"]
-        prompts = None if prefixes is None else self._prompts([prefixes[i] for i in filled])
-        outputs = self.decoder.decode(sources, prompts)
-        texts = self._texts(outputs)
-        reviews: Sequence[Review | None] = [None] * len(filled)
-        if self.reviewer is not None:
-            reviews = self.reviewer.review([lines[i] for i in filled], [best[0][0] for best in texts])
-        translations = [Translation()] * len(lines)
-        for i, source, best, review in zip(filled, sources, texts, reviews, strict=True):
-            translations[i] = Translation(*best[0], tuple(best), len(source), review)
-        return translations
+        pieces = [piece for pieces in parts for piece in pieces]
+        sources = self.tokenizer(pieces, verbose=False)["input_ids"]
+        prompts = None
+        if prefixes is not None:
+            firsts = [n == 0 or owners[n - 1] != i for n, i in enumerate(owners)]
+            prompts = self._prompts([prefixes[i] if first else "" for i, first in zip(owners, firsts, strict=True)])
+        found: list[list[tuple[list[int], list[tuple[str, float | None]]]]] = [[] for _ in lines]
+        texts = self._texts(self.decoder.decode(sources, prompts))
+        for i, source, best in zip(owners, sources, texts, strict=True):
+            found[i].append((source, best))
+        translations = [_joined(pieces) for pieces in found]
+        return translations if self.reviewer is None else self._reviewed(lines, translations)
+
+    def _parts(self, line: str) -> list[str]:
+        """The line, or the parts of one that is too long; nothing of an empty one."""
+        if 4 * len(line) < self.longest:  # a character is at most four tokens, its bytes
+            return [line] if line.strip() else []
+        parts = in_parts(line, lambda part: len(self.tokenizer(part, verbose=False)["input_ids"]) <= self.longest)
+        return [part for part in parts if part.strip()]
+
+    def _reviewed(self, lines: list[str], translations: list[Translation]) -> list[Translation]:
+        """With the model's opinion of each translation, but of those that were made in parts."""
+        whole = [
+            i for i, translation in enumerate(translations) if translation.source_tokens and translation.parts == 1
+        ]
+        reviews = self.reviewer.review([lines[i] for i in whole], [translations[i].text for i in whole])
+        reviewed = list(translations)
+        for i, review in zip(whole, reviews, strict=True):
+            reviewed[i] = replace(translations[i], review=review)
+        return reviewed
 
     def _prompts(self, prefixes: list[str]) -> list[list[int]]:
         """The tokens of each prefix, without an end."""
@@ -116,6 +146,19 @@ class Translator:
         flat = [hypothesis.tokens for hypotheses in outputs for hypothesis in hypotheses]
         texts = iter(self.tokenizer.batch_decode(flat, skip_special_tokens=True))
         return [[(next(texts), hypothesis.score) for hypothesis in hypotheses] for hypotheses in outputs]
+
+
+def _joined(pieces: list[tuple[list[int], list[tuple[str, float | None]]]]) -> Translation:
+    """One line's translation of those of its parts: the best of each, with the sum of their scores."""
+    if not pieces:
+        return Translation()
+    if len(pieces) == 1:
+        [(source, best)] = pieces
+        return Translation(*best[0], tuple(best), len(source))
+    text = " ".join(best[0][0] for _, best in pieces)
+    scores = [best[0][1] for _, best in pieces]
+    score = None if None in scores else sum(scores)
+    return Translation(text, score, ((text, score),), sum(len(source) for source, _ in pieces), len(pieces))
 
 
 def review_lines(

@@ -1,5 +1,6 @@
 """A saved folder runs where the package is not, and saves itself again byte for byte (rule 2 of the design)."""
 
+import ast
 import hashlib
 import json
 import os
@@ -61,6 +62,28 @@ def test_the_folder_holds_the_code_and_the_real_configuration(saved):
         assert (saved / f"{name}.py").read_bytes() == (ROOT / "configuration" / f"{name}.py").read_bytes()
     auto_map = json.loads((saved / "config.json").read_text())["auto_map"]
     assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"}
+
+
+def test_all_code_in_the_folder_needs_torch_and_transformers_alone_and_calls_no_network(saved):
+    """Whoever loads it with trust_remote_code runs these files, and these only."""
+    network = {"asyncio", "ftplib", "http", "smtplib", "socket", "socketserver", "ssl", "subprocess", "urllib"}
+    allowed = {"torch", "transformers"} | set(sys.stdlib_module_names) - network
+    forbidden = {"eval", "exec", "__import__", "urlopen", "system", "popen", "hf_hub_download", "snapshot_download"}
+    files = list(saved.rglob("*.py"))
+    assert len(files) > 15
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed, file.name
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                assert node.module.split(".")[0] in allowed, f"{file.name}: {node.module}"
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 1, f"{file.name} reaches out of its folder"
+                assert (saved / f"{node.module}.py").is_file(), f"{file.name}: {node.module}"
+            elif isinstance(node, ast.Call):
+                called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                by_name = isinstance(node.func, ast.Name)  # `model.eval()` is torch's
+                assert called not in (forbidden if by_name else forbidden - {"eval"}), f"{file.name} calls {called}"
 
 
 def test_it_runs_without_the_package_and_saves_itself_byte_for_byte(model, saved, tmp_path):

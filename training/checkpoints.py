@@ -1,31 +1,23 @@
-"""Checkpoints that are whole: sealed when written, checked before a run resumes from them."""
+"""Checkpoints that are whole: with a manifest when written, checked before a run resumes from them."""
 
-import json
 import shutil
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from transformer2017.configuration import UsageError, in_a_line
+from transformer2017.configuration.manifest import MANIFEST, fault_of
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import sort_checkpoints
 
-SEAL = "seal.json"
-CHUNK = 1 << 20
-
-
-def seal(checkpoint: Path) -> None:
-    """Notes the size and checksum of each file; written last, so that a checkpoint without it is torn."""
-    files = {path.name: _facts(path) for path in sorted(checkpoint.iterdir()) if path.is_file() and path.name != SEAL}
-    (checkpoint / SEAL).write_text(json.dumps(files, indent=2), encoding="utf-8")
-
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether every file is as it was when the checkpoint was sealed."""
-    try:
-        files = json.loads((checkpoint / SEAL).read_text(encoding="utf-8"))
-        return all(_facts(checkpoint / name) == facts for name, facts in files.items())
-    except (OSError, ValueError):
-        return False
+    """Whether every file is as it was when the checkpoint's manifest was written, which comes last."""
+    return fault_of(checkpoint) is None
+
+
+def kept_aside(run: Path) -> Path:
+    """Where the checkpoint of a run goes that a signal stopped, until the run is past it."""
+    return run / "_run" / "stopped"
 
 
 def checkpoints_of(run: Path) -> list[Path]:
@@ -36,7 +28,8 @@ def checkpoints_of(run: Path) -> list[Path]:
 def last_whole_checkpoint(run: Path) -> tuple[Path | None, list[Path]]:
     """The checkpoint to resume from, and the torn ones after it, newest first."""
     torn = []
-    for checkpoint in reversed(checkpoints_of(run)):
+    found = [*checkpoints_of(run), *checkpoints_of(kept_aside(run))]
+    for checkpoint in sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
         if is_whole(checkpoint):
             return checkpoint, torn
         torn.append(checkpoint)
@@ -44,14 +37,24 @@ def last_whole_checkpoint(run: Path) -> tuple[Path | None, list[Path]]:
 
 
 def state_of(checkpoint: Path) -> TrainerState:
-    """What the trainer knew when it wrote the checkpoint."""
-    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    """What the trainer knew when it wrote the checkpoint.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    try:
+        return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(
+            f"{checkpoint / 'trainer_state.json'} cannot be read ({in_a_line(error)}): delete {checkpoint}, and the "
+            "same command goes on from the checkpoint before it."
+        ) from error
 
 
 def remove(checkpoints: Iterable[Path]) -> None:
-    """Deletes checkpoints, their seals first, so that one half deleted is torn."""
+    """Deletes checkpoints, their manifests first, so that one half deleted is torn."""
     for checkpoint in checkpoints:
-        (checkpoint / SEAL).unlink(missing_ok=True)
+        (checkpoint / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
@@ -61,13 +64,3 @@ def rotate(run: Path, limit: int | None, best: str | None) -> None:
         return
     keep = {Path(best).name} if best else set()
     remove(path for path in checkpoints_of(run)[:-limit] if path.name not in keep)
-
-
-def _facts(path: Path) -> list[int]:
-    """The size in bytes and the CRC-32 of a file."""
-    size = checksum = 0
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            size += len(chunk)
-            checksum = zlib.crc32(chunk, checksum)
-    return [size, checksum]

@@ -276,7 +276,10 @@ def _signature(files: list[tuple[str, ...]], settings: dict[str, object]) -> str
 
 def _remember(path: Path, signature: str, report: str) -> None:
     """Notes what a stored file was made of."""
-    path.with_suffix(".json").write_text(json.dumps({"made_of": signature, "report": report}), encoding="utf-8")
+    note = path.with_suffix(".json")
+    partial = note.with_suffix(".partial")
+    partial.write_text(json.dumps({"made_of": signature, "report": report}), encoding="utf-8")
+    partial.replace(note)
 
 
 def _reusable(path: Path, signature: str) -> str | None:
@@ -284,5 +287,8 @@ def _reusable(path: Path, signature: str) -> str | None:
     note = path.with_suffix(".json")
     if not (path.is_file() and note.is_file()):
         return None
-    memory = json.loads(note.read_text(encoding="utf-8"))
-    return memory["report"] if memory["made_of"] == signature else None
+    try:
+        memory = json.loads(note.read_text(encoding="utf-8"))
+        return memory["report"] if memory["made_of"] == signature else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
+from transformer2017.configuration.manifest import check_manifest
+from transformer2017.configuration.token_numbers import refuse_absurd_numbers
 from transformer2017.modeling.translation import Translator
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -104,12 +106,14 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a saved model and its tokenizer.
 
     Raises:
-        UsageError: If the folder is not there, or holds no model.
+        UsageError: If the folder is not there, holds no model, or is not as its manifest says.
     """
+    check_manifest(name)
     try:
+        refuse_absurd_numbers(Path(name, "tokenizer.json"))
         return AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{name} is not a model that can be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # files of any kind of damage raise errors of any kind
+        raise UsageError(f"{name} is not a model that can be loaded: {in_a_line(error)}") from error
 
 
 def evaluate_files(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
+from transformer2017.configuration.manifest import check_manifest
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import RunArguments
@@ -35,12 +36,11 @@ def refuse_other_sizes(arguments: RunArguments) -> None:
 def tokenizer_of(arguments: RunArguments) -> PreTrainedTokenizerBase:
     """The tokenizer of the model that --model names, with the words of --add_words."""
     name = arguments.model.model
+    check_manifest(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--model {name} has no tokenizer that can be loaded: {str(error).splitlines()[0]}"
-        ) from error
+    except Exception as error:
+        raise UsageError(f"--model {name} has no tokenizer that can be loaded: {in_a_line(error)}") from error
     return add_words(tokenizer, Path(arguments.tokenizer.add_words)) if arguments.tokenizer.add_words else tokenizer
 
 

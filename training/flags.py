@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import yaml
 from accelerate import PartialState
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
 from transformers import HfArgumentParser
 
 from .arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments, TrainingArguments
@@ -175,8 +175,8 @@ def read_flag_file(path: Path) -> dict[str, object]:
     """
     try:
         flags = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} cannot be read as a YAML or JSON file of flags: {error}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} cannot be read as a YAML or JSON file of flags: {in_a_line(error)}") from error
     if not isinstance(flags, dict):
         raise UsageError(f"{path} must hold flags as names and values, such as `d_model: 256`.")
     return {str(name).replace("-", "_"): value for name, value in flags.items()}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from transformer2017.configuration import RunError, UsageError
+from transformer2017.configuration import RunError, UsageError, in_a_line
 from transformers.trainer_utils import HubStrategy
 
 from .arguments import TrainingArguments
@@ -14,6 +14,7 @@ UPLOADED = ("*.safetensors", "*.safetensors.index.json", "*.py", "*.spm", "READM
 UPLOADED_JSON = (
     "config.json",
     "generation_config.json",
+    "manifest.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
@@ -53,7 +54,7 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool | None = None
     except OfflineModeIsEnabled as error:
         raise RunError(f"{repo_id} was not uploaded: HF_HUB_OFFLINE is set") from error
     except (HfHubHTTPError, OSError) as error:
-        raise RunError(f"{repo_id} was not uploaded: {str(error).splitlines()[0]}") from error
+        raise RunError(f"{repo_id} was not uploaded: {in_a_line(error)}") from error
     return str(commit)
 
 
@@ -84,7 +85,7 @@ class Upload:
         except OfflineModeIsEnabled as error:
             raise RunError(f"--push_to_hub: {self.repo_id} cannot be reached: HF_HUB_OFFLINE is set") from error
         except (HfHubHTTPError, OSError) as error:
-            raise RunError(f"--push_to_hub: {self.repo_id} was refused: {str(error).splitlines()[0]}") from error
+            raise RunError(f"--push_to_hub: {self.repo_id} was refused: {in_a_line(error)}") from error
 
     def push(self, folder: Path) -> str:
         """Uploads the finished folder, and gives the address of the commit."""

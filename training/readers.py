@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
 
 csv.field_size_limit(2**24)
 
@@ -86,7 +86,7 @@ def read_dataset(
         else:
             rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
     except Exception as error:
-        raise UsageError(f"--dataset {name} (split {split}) cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"--dataset {name} (split {split}) cannot be loaded: {in_a_line(error)}") from error
     for row in rows:
         yield columns.pair(row, f"--dataset {name}")
 
@@ -111,8 +111,12 @@ def _read_tsv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
 def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
     """Named columns, quoted as spreadsheets do."""
     with open(path, encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
-            yield columns.pair(row, str(path))
+        rows = csv.DictReader(file)
+        try:
+            for row in rows:
+                yield columns.pair(row, str(path))
+        except csv.Error as error:
+            raise UsageError(f"{path}, line {rows.line_num} is not CSV: {in_a_line(error)}.") from None
 
 
 def _read_jsonl(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
@@ -123,8 +127,8 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
-                raise UsageError(f"{path}, line {number} is not JSON: {error}.") from None
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"{path}, line {number} is not JSON: {in_a_line(error)}.") from None
             if not isinstance(row, dict):
                 raise UsageError(f"{path}, line {number}: an object with source and target is needed.")
             yield columns.pair(row, f"{path}, line {number}")
@@ -139,8 +143,8 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
         for batch in pq.ParquetFile(path).iter_batches(10_000):
             for row in batch.to_pylist():
                 yield columns.pair(row, str(path))
-    except pa.ArrowInvalid as error:
-        raise UsageError(f"{path} is not Parquet: {error}") from None
+    except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
+        raise UsageError(f"{path} is not Parquet that can be read: {in_a_line(error)}") from None
 
 
 def _read_tmx(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
@@ -167,5 +171,5 @@ def _read_tmx(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
             if wanted[0].lower() in texts and wanted[1].lower() in texts:
                 yield texts[wanted[0].lower()], texts[wanted[1].lower()]
             unit.clear()
-    except (ParseError, DefusedXmlException) as error:
-        raise UsageError(f"{path} is not a TMX file that can be read: {error}") from None
+    except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # of an encoding too
+        raise UsageError(f"{path} is not a TMX file that can be read: {in_a_line(error)}") from None

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from transformer2017.configuration import UsageError
 
 from . import checkpoints
@@ -37,6 +38,9 @@ OF_NO_CONSEQUENCE = {
 class RunFolder:
     """Where a run keeps its data, checkpoints, logs and model. What is not for others is under `_run`.
 
+    Used as a context: once claimed, the folder is this process's alone until the context ends. The system takes the
+    lock from a process that is killed.
+
     Args:
         path: The folder given as `--output_dir`.
     """
@@ -45,6 +49,13 @@ class RunFolder:
         self.path = path
         self.store = path / "_run"
         self.note = self.store / "flags.json"
+        self.lock = FileLock(self.store / "lock")
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
 
     def claim(self, flags: dict[str, Any], overwrite: bool, resume: bool) -> None:
         """Makes the folder this run's.
@@ -55,9 +66,10 @@ class RunFolder:
             resume: Whether to go on with other flags than it began with.
 
         Raises:
-            UsageError: If the folder holds something else.
+            UsageError: If the folder holds something else, cannot be written, or another process has it.
         """
         self._refuse_foreign_files(overwrite)
+        self._take()
         before = self._flags_before()
         changed = _changes(before, flags) if before is not None else []
         if overwrite or (changed and not self._has_learnt()):
@@ -68,8 +80,20 @@ class RunFolder:
                 f"{self.path} holds a run with other flags ({', '.join(changed)}). Give another --output_dir, "
                 "--overwrite_output_dir to delete it and start over, or --resume_from_checkpoint true to go on."
             )
-        self.store.mkdir(parents=True, exist_ok=True)
         self._write({"flags": flags, "finished": self.is_finished and not changed})
+
+    def _take(self) -> None:
+        try:
+            self.store.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire(blocking=False)
+        except Timeout:
+            raise UsageError(
+                f"Another process is training in {self.path}: wait until it ends, or give another --output_dir."
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"--output_dir {self.path} cannot be written ({error.strerror or error}): give another folder."
+            ) from None
 
     def _has_learnt(self) -> bool:
         """Whether there is a checkpoint or a model to lose: a start that failed on its flags or data leaves none."""
@@ -85,7 +109,16 @@ class RunFolder:
         self._write({**self._note(), "finished": True})
 
     def _note(self) -> dict[str, Any]:
-        return json.loads(self.note.read_text(encoding="utf-8")) if self.note.is_file() else {}
+        try:
+            note = json.loads(self.note.read_text(encoding="utf-8")) if self.note.is_file() else {}
+        except (ValueError, RecursionError):
+            note = None
+        if not isinstance(note, dict) or not isinstance(note.get("flags") or {}, dict):
+            raise UsageError(
+                f"{self.note}, which says what this run was asked to do, cannot be read: delete it to start anew with "
+                "--overwrite_output_dir, or restore it."
+            )
+        return note
 
     def _write(self, note: dict[str, Any]) -> None:
         partial = self.note.with_suffix(".partial")
@@ -110,9 +143,11 @@ class RunFolder:
         """Deletes a run's own files, and no others."""
         (self.path / MARK).unlink(missing_ok=True)
         checkpoints.remove(checkpoints.checkpoints_of(self.path))
-        shutil.rmtree(self.store, ignore_errors=True)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.store.mkdir()
+        for path in self.store.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path != Path(self.lock.lock_file):
+                path.unlink()
         self._write({})
 
 

@@ -4,6 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
+from transformer2017.configuration import RunError
+from transformer2017.configuration.manifest import write_manifest
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 MARK = "config.json"  # a folder without it is no model folder: it comes last, and goes first
@@ -31,12 +34,18 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     """Writes model, tokenizer and card beside the folder, then moves them in, the file that makes it a model last.
 
     So whoever looks finds the old model, no model, or the new one, and never a mixture.
+
+    Raises:
+        RunError: If a weight is not a number: such a model translates nothing.
     """
+    if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+        raise RunError(f"A weight of the model is not a number: nothing was written to {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / ".writing"
     shutil.rmtree(beside, ignore_errors=True)
     model.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
+    write_manifest(beside)
     if card:
         (beside / "README.md").write_text(card, encoding="utf-8")
     (folder / MARK).unlink(missing_ok=True)

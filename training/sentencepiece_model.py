@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
 from transformers import PreTrainedTokenizerFast
 
 SPACE = "▁"
@@ -41,10 +41,17 @@ def load_sentencepiece(path: str) -> PreTrainedTokenizerFast:
         original = sentencepiece.SentencePieceProcessor(model_file=path)
         model = description.ModelProto.FromString(Path(path).read_bytes())
     except Exception as error:
-        raise UsageError(f"--tokenizer {path} is no SentencePiece model that can be read: {error}") from error
+        raise UsageError(
+            f"--tokenizer {path} is no SentencePiece model that can be read: {in_a_line(error)}"
+        ) from error
     if original.eos_id() < 0:
         raise UsageError(f"--tokenizer {path} has no token for the end of a sentence, which training needs.")
-    tokenizer = _as_pretrained(_convert(path, model, original), original)
+    try:
+        tokenizer = _as_pretrained(_convert(path, model, original), original)
+    except UsageError:
+        raise
+    except Exception as error:  # `tokenizers` raises nothing narrower
+        raise UsageError(f"--tokenizer {path} cannot be converted: {in_a_line(error)}") from error
     _compare(path, tokenizer, original)
     return tokenizer
 

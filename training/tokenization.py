@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
+from transformer2017.configuration.token_numbers import refuse_absurd_numbers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import TokenizerArguments
@@ -54,11 +56,12 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if path.endswith((".model", ".spm")):
         return load_sentencepiece(path)
     try:
+        refuse_absurd_numbers(Path(path) if path.endswith(".json") else Path(path, "tokenizer.json"))
         if path.endswith(".json"):
             return as_pretrained(Tokenizer.from_file(path))
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:
-        raise UsageError(f"--tokenizer {path} cannot be loaded: {error}") from error
+        raise UsageError(f"--tokenizer {path} cannot be loaded: {in_a_line(error)}") from error
     for name in ("pad_token", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise UsageError(f"--tokenizer {path} has no {name}, which training needs.")

@@ -1,5 +1,6 @@
 """One run, stage by stage: data, tokenizer, tokens, model, training, averaging, the model's folder."""
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformer2017.configuration import RunError, Transformer2017Config, UsageError
+from safetensors import SafetensorError
+from transformer2017.configuration import RunError, Stopped, Transformer2017Config, UsageError, in_a_line
+from transformer2017.configuration.manifest import fault_of, write_manifest
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -19,6 +22,7 @@ from .flags import Flags
 from .memory import keep_freed_memory, settle_accumulation
 from .progress import draw_curves
 from .run_folder import RunFolder
+from .signals import StopOnSignal, StopSignals
 from .subword_dropout import is_byte_pair_encoding
 from .trainer import Transformer2017Trainer
 
@@ -32,11 +36,17 @@ def train(argv: list[str]) -> Path:
     keep_freed_memory()
     disable_progress_bar()  # those of transformers, one for each file it writes
     flags = Flags(argv)
-    folder = RunFolder(flags.output_dir())
+    with StopSignals() as signals, RunFolder(flags.output_dir()) as folder:
+        run(flags, folder, signals)
+    return folder.path
+
+
+def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
+    """The stages, in a folder that is locked from its claim on."""
     with PartialState(cpu=flags.use_cpu).main_process_first():
         if claim(folder, flags):
             say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
-            return folder.path
+            return
         prepared = prepare(flags, folder.store)
     corpus, arguments, tokenizer, tokens = prepared.corpus, prepared.arguments, prepared.tokenizer, prepared.tokens
 
@@ -51,14 +61,16 @@ def train(argv: list[str]) -> Path:
     trainer = Transformer2017Trainer(
         model, arguments.training, prepared.validation, train_dataset=tokens, processing_class=tokenizer
     )
+    trainer.add_callback(StopOnSignal(trainer, signals))
     fit(trainer, folder)
+    if signals.received:
+        raise Stopped(signals.received, "stopped, with a checkpoint: the same command goes on from it")
     if trainer.is_world_process_zero():
         scores = choose_weights(trainer, arguments)
         finish(trainer, corpus, arguments, scores, folder)
         if upload.wanted:
             say(f"uploaded: {upload.push(folder.path)}")
     trainer.accelerator.wait_for_everyone()
-    return folder.path
 
 
 @dataclass
@@ -114,7 +126,7 @@ def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) ->
     if arguments.tokenizer.tokenizer:
         return tokenization.load_tokenizer(arguments.tokenizer.tokenizer)
     kept = store / "tokenizer"
-    if (kept / "tokenizer.json").is_file() and corpus.reused:
+    if corpus.reused and fault_of(kept) is None:
         return tokenization.load_tokenizer(str(kept))
     tokenizer = tokenization.train_tokenizer(
         data.sentences(corpus.pairs),
@@ -122,7 +134,12 @@ def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) ->
         arguments.model.vocab_size,
         exact="vocab_size" in arguments.given,
     )
-    tokenizer.save_pretrained(kept)
+    partial = store / ".tokenizer.partial"
+    for folder in (partial, kept):
+        shutil.rmtree(folder, ignore_errors=True)
+    tokenizer.save_pretrained(partial)
+    write_manifest(partial)
+    partial.rename(kept)
     return tokenizer
 
 
@@ -251,7 +268,10 @@ def finish(
     text = card.model_card(trainer.model, corpus, arguments, scores, trainer.state, curves.name if drawn else None)
     try:
         saving.save_model(trainer.model, trainer.processing_class, folder.path, text)
-    except OSError as error:
-        raise RunError(f"{folder.path} could not be written: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"The model could not be written to {folder.path} ({in_a_line(error)}); its checkpoints are whole, and "
+            "the same command goes on from the last."
+        ) from error
     folder.finish()
     print(f"The model is in {folder.path}", file=sys.stdout, flush=True)

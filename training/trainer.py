@@ -11,6 +11,7 @@ from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformer2017.configuration import RunError
+from transformer2017.configuration.manifest import write_manifest
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from . import checkpoints
@@ -18,6 +19,7 @@ from .arguments import TrainingArguments
 from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampler
 from .clock import Clock
 from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
+from .faults import outer_fault
 from .progress import ProgressBar, SampleTranslations, TokensPerSecond
 from .schedule import inverse_square_root_schedule, peak_learning_rate
 from .stopping import EarlyStopping
@@ -58,6 +60,7 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             kwargs.setdefault("eval_dataset", validation.tokens)
         super().__init__(model=model, args=args, **kwargs)
         self.validation = validation
+        self.keeps_aside = False  # whether the next checkpoint is a signal's and not the schedule's
         self.last_translations: list[str] = []
         self.tokens_per_second = TokensPerSecond()
         for callback in (SeedEachUpdate(), self.tokens_per_second, EarlyStopping()):
@@ -117,6 +120,19 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             self.lr_scheduler = inverse_square_root_schedule(optimizer or self.optimizer, warmup)
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`.
+
+        Raises:
+            RunError: If memory runs out, or another process of the run is lost; the sentence says how to go on.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except (RuntimeError, MemoryError) as error:
+            if reason := outer_fault(error):
+                raise RunError(f"{reason} at update {self.state.global_step + 1}. {self._way_back()}") from error
+            raise
 
     def training_step(
         self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
@@ -195,16 +211,19 @@ class Transformer2017Trainer(Seq2SeqTrainer):
     # Checkpoints.
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Writes a checkpoint and seals it, and only then deletes older ones.
+        """Writes a checkpoint, its manifest last, and only then deletes older ones.
 
         Raises:
             RunError: If a weight is not a number, or the checkpoint cannot be written, as on a full disk.
         """
         run = Path(self.args.output_dir)
-        checkpoint = run / f"checkpoint-{self.state.global_step}"
+        checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
             raise RunError(f"A weight is not a number at update {self.state.global_step}. {self._way_back()}")
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # `Trainer` would delete before we seal
+        limit, self.args.save_total_limit = (
+            self.args.save_total_limit,
+            None,
+        )  # `Trainer` would delete before it is whole
         try:
             if self.args.should_save:
                 checkpoints.remove([checkpoint])
@@ -212,14 +231,21 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                checkpoints.seal(checkpoint)
+                write_manifest(checkpoint)
         except (OSError, RuntimeError, SafetensorError) as error:
             checkpoints.remove([checkpoint])
             raise RunError(f"{checkpoint} could not be written ({error}). {self._way_back()}") from error
         finally:
             self.args.save_total_limit = limit
-        if self.args.should_save:
+            aside, self.keeps_aside = self.keeps_aside, False
+        if self.args.should_save and not aside:
+            checkpoints.remove(checkpoints.checkpoints_of(checkpoints.kept_aside(run)))
             checkpoints.rotate(run, limit, self.state.best_model_checkpoint)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """As in `Trainer`, but for a checkpoint that is kept aside."""
+        folder = super()._get_output_dir(trial)
+        return str(checkpoints.kept_aside(Path(folder))) if self.keeps_aside else folder
 
     def _way_back(self) -> str:
         """Tells the user where the run stands."""

@@ -94,6 +94,15 @@ def test_nothing_but_the_page_is_served(small_model, tokenizer):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{url}gradio_api/file={path}")
             assert refused.value.code in (403, 404)
+        form = (
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="../../x"\r\n\r\nmany bytes\r\n--x--\r\n'
+        )
+        request = urllib.request.Request(
+            f"{url}gradio_api/upload", form, {"Content-Type": "multipart/form-data; boundary=x"}
+        )
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request)
+        assert refused.value.code == 413
     finally:
         blocks.close()
 

@@ -126,3 +126,10 @@ def test_argostranslate_installs_it(lines, shaken, tmp_path, monkeypatch):
 def test_a_tokenizer_of_another_kind_is_refused(words):
     with pytest.raises(UsageError, match="--tokenizer_type bpe or unigram"):
         sentencepiece_model(words)
+
+
+@pytest.mark.parametrize("code", ["../../x", "/etc", "e n", "", "e"])
+def test_a_language_cannot_name_a_file_elsewhere(model, tmp_path, code):
+    with pytest.raises(UsageError, match="is not a code"):
+        export_argos(model, None, tmp_path / "out", code, "de")
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """A run that was stopped ends as if it had not been: the oracle is the uninterrupted run."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformer2017.configuration import RunError
+from transformer2017.configuration import RunError, Stopped, UsageError
 from transformer2017.training import trainer as trainer_module
+from transformer2017.training.run_folder import RunFolder
 from transformer2017.training.train import train
 from transformers import TrainerCallback
 
@@ -65,7 +67,7 @@ def test_subword_dropout_goes_on_exactly(flags, monkeypatch):
     assert_same_weights(whole, train(flags("stopped", bpe_dropout=0.3)))
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "seal.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "manifest.json"])
 def test_torn_checkpoint_is_passed_over(flags, monkeypatch, capsys, file):
     """A file that was not written to its end is found out, and the checkpoint before it is used."""
     whole = train(flags("whole"))
@@ -78,6 +80,54 @@ def test_torn_checkpoint_is_passed_over(flags, monkeypatch, capsys, file):
     stopped = train(flags("stopped"))
     assert "checkpoint-8 is torn" in capsys.readouterr().out
     assert_same_weights(whole, stopped)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_update_with_a_checkpoint_of_its_own(flags, monkeypatch, number):
+    """Between two checkpoints of the schedule: it is kept aside, so that the average does not count it."""
+    whole = train(flags("whole"))
+
+    class Signalled(trainer_module.Transformer2017Trainer):
+        def training_step(self, *args, **kwargs):
+            if self.state.global_step == 5:
+                os.kill(os.getpid(), number)
+            return super().training_step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformer2017.training.train.Transformer2017Trainer", Signalled)
+        with pytest.raises(Stopped) as stopped:
+            train(flags("stopped"))
+    assert stopped.value.number == number
+    run = whole.with_name("stopped")
+    assert sorted(path.name for path in run.rglob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    assert (run / "_run" / "stopped" / "checkpoint-6" / "manifest.json").is_file()
+    assert_same_weights(whole, train(flags("stopped")))
+    assert not list((run / "_run" / "stopped").iterdir())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_folder_is_one_runs_at_a_time(tmp_path):
+    with RunFolder(tmp_path / "run") as first:
+        first.claim({"seed": 1}, overwrite=False, resume=False)
+        for overwrite in (False, True):
+            with RunFolder(tmp_path / "run") as second, pytest.raises(UsageError, match="Another process is training"):
+                second.claim({"seed": 1}, overwrite=overwrite, resume=False)
+    with RunFolder(tmp_path / "run") as third:
+        third.claim({"seed": 1}, overwrite=False, resume=False)
+
+
+def test_memory_that_ran_out_is_told_with_a_way_on(flags, monkeypatch):
+    """The error is torch's own."""
+
+    class Greedy(trainer_module.Transformer2017Trainer):
+        def compute_loss(self, *args, **kwargs):
+            if self.state.global_step == 5:
+                torch.empty(2**52, dtype=torch.uint8)
+            return super().compute_loss(*args, **kwargs)
+
+    monkeypatch.setattr("transformer2017.training.train.Transformer2017Trainer", Greedy)
+    with pytest.raises(RunError, match=r"Memory ran out .*--device_batch_tokens.* at update 6.*checkpoint-4"):
+        train(flags("run"))
 
 
 def test_loss_that_is_not_a_number_stops_the_run(flags, monkeypatch):

@@ -1,0 +1,69 @@
+"""The manifest of a model folder or checkpoint: size and SHA-256 of each file, written last, checked on loading."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from .errors import UsageError
+
+MANIFEST = "manifest.json"
+CHUNK = 1 << 20
+FOR_EDITING = {".md", ".png"}  # the card and its pictures: people write in them, and no model loads them
+
+
+def write_manifest(folder: Path) -> None:
+    """Notes size and SHA-256 of each file of a folder that is written. Comes last: a torn folder has none."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != MANIFEST and path.suffix not in FOR_EDITING
+    }
+    partial = folder / f".{MANIFEST}.partial"
+    partial.write_text(json.dumps({"format": 1, "files": files}, indent=2), encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+
+
+def check_manifest(folder: str | Path) -> None:
+    """Compares a folder with its manifest. One without a manifest passes: `save_pretrained` alone writes none.
+
+    Raises:
+        UsageError: If a file is missing, cut short or changed; the sentence names it.
+    """
+    folder = Path(folder)
+    if (folder / MANIFEST).is_file() and (fault := fault_of(folder)):
+        raise UsageError(
+            f"{folder} is not as it was saved: {fault}. Copy or make the folder anew; if you changed it yourself, "
+            f"delete its {MANIFEST}."
+        )
+
+
+def fault_of(folder: Path) -> str | None:
+    """What is wrong with a folder that must have a manifest: a few words; None if nothing."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        expected = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in files.items()}
+    except OSError:
+        return f"{MANIFEST} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return f"{MANIFEST} cannot be read"
+    try:
+        return next(filter(None, (_fault_of_file(folder, name, *facts) for name, facts in expected.items())), None)
+    except OSError as error:
+        return f"a file of it cannot be read ({error.strerror})"
+
+
+def _fault_of_file(folder: Path, name: str, size: int, sha256: str) -> str | None:
+    path = folder / name
+    if Path(name).name != name or not path.is_file():
+        return f"{name} is missing"
+    if path.stat().st_size != size:
+        return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
+    return None if _sha256(path) == sha256 else f"{name} has changed (its SHA-256 differs)"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,22 @@
+"""The numbers of tokens in a `tokenizer.json`, looked at before the library that makes room for the largest."""
+
+import json
+from pathlib import Path
+
+MOST_TOKENS = 10_000_000  # no vocabulary is near it
+
+
+def refuse_absurd_numbers(file: Path) -> None:
+    """Refuses a file that numbers a token beyond any vocabulary, for which `tokenizers` would take all memory.
+
+    Raises:
+        ValueError: If there is such a number, or the file is not JSON.
+    """
+    if not file.is_file():
+        return
+    description = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = description["model"].get("vocab")
+    numbers = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    numbers += [token["id"] for token in description.get("added_tokens") or []]
+    if any(not isinstance(number, int) or not 0 <= number < MOST_TOKENS for number in numbers):
+        raise ValueError(f"it numbers a token {max(numbers, key=lambda n: n if isinstance(n, int) else 0)}")

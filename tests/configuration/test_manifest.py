@@ -1,0 +1,118 @@
+"""A model folder that was damaged is found out before it is used; the oracle is the damage itself."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformer2017.cli import main
+from transformer2017.configuration.manifest import MANIFEST, check_manifest, write_manifest
+from transformer2017.training.arguments import TokenizerArguments
+from transformer2017.training.saving import save_model
+from transformer2017.training.tokenization import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model as `train` leaves it."""
+    import transformer2017
+
+    torch.manual_seed(7)
+    tokenizer = train_tokenizer(iter(["two dogs run", "a man"]), TokenizerArguments(), 280, exact=False)
+    config = transformer2017.Transformer2017Config.from_preset(
+        "tiny", vocab_size=len(tokenizer), d_model=16, d_ff=16, num_heads=2, encoder_layers=1, decoder_layers=1
+    )
+    model = transformer2017.Transformer2017ForConditionalGeneration(config)
+    model.generation_config.max_new_tokens = 3
+    path = tmp_path_factory.mktemp("model") / "model"
+    save_model(model, tokenizer, path, card="# A card\n")
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def commands(model, tmp_path):
+    """Every verb that reads a model folder."""
+    text = tmp_path / "a.txt"
+    text.write_text("two dogs\n")
+    return {
+        "translate": ["translate", model, text],
+        "evaluate": ["evaluate", model, "--source", text, "--target", text],
+        "explain": ["explain", model, "a man", "--output", tmp_path / "a.html"],
+        "export": ["export", "marian", model, "--output_dir", tmp_path / "exported"],
+        "app": ["app", model],
+        "train": ["train", "--model", model, "--train_source", text, "--train_target", text,
+                  "--output_dir", tmp_path / "new", "--use_cpu", "true"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["translate", "evaluate", "explain", "export", "app", "train"])
+def test_a_flipped_bit_is_told_by_each_verb(copy, tmp_path, capsys, verb):
+    flip(copy / "model.safetensors")
+    assert main([str(word) for word in commands(copy, tmp_path)[verb]]) == 2
+    told = capsys.readouterr().err.strip()
+    assert "model.safetensors has changed (its SHA-256 differs)" in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "modeling_transformer2017.py", "model.safetensors"])
+def test_a_file_that_is_cut_missing_or_changed_is_named(copy, file):
+    whole = (copy / file).read_bytes()
+    for content, told in ((whole[:-7], "bytes instead of"), (None, "is missing"), (whole[:-1] + b"#", "has changed")):
+        (copy / file).unlink()
+        if content is not None:
+            (copy / file).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{file} .*{told.split()[-1]}"):
+            check_manifest(copy)
+        (copy / file).write_bytes(whole)
+    check_manifest(copy)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"files": {"../x": {"bytes": 1, "sha256": "0"}}}', "[" * 100_000]
+)
+def test_a_damaged_manifest_is_told(copy, content):
+    (copy.parent / "x").write_text("1")
+    (copy / MANIFEST).write_text(content)
+    with pytest.raises(ValueError, match="is not as it was saved"):
+        check_manifest(copy)
+
+
+def test_folders_without_a_manifest_and_edited_cards_load(copy, tmp_path, capsys):
+    (copy / "README.md").write_text("# Another card\n")
+    assert main([str(word) for word in commands(copy, tmp_path)["translate"]]) == 0
+    (copy / MANIFEST).unlink()
+    assert main([str(word) for word in commands(copy, tmp_path)["translate"]]) == 0
+
+
+def test_saving_over_a_folder_takes_the_manifest_that_no_longer_holds(copy):
+    from transformer2017 import Transformer2017ForConditionalGeneration
+
+    Transformer2017ForConditionalGeneration.from_pretrained(copy).save_pretrained(copy)
+    assert not (copy / MANIFEST).exists()
+    check_manifest(copy)
+
+
+def test_an_import_writes_one_too(folder, tmp_path, capsys):
+    assert main(["export", "marian", str(folder), "--output_dir", str(tmp_path / "out")]) == 0
+    assert main(["import", "marian", str(tmp_path / "out"), "--output_dir", str(tmp_path / "back")]) == 0
+    files = json.loads((tmp_path / "back" / MANIFEST).read_text())["files"]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    flip(tmp_path / "back" / "tokenizer.json")
+    with pytest.raises(ValueError, match=r"tokenizer.json has changed"):
+        check_manifest(tmp_path / "back")
+
+
+def test_writing_again_follows_the_files(copy):
+    flip(copy / "model.safetensors")
+    write_manifest(copy)
+    check_manifest(copy)
