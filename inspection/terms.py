@@ -25,7 +25,7 @@ STOPS = (
         "§5.1",
         "What was typed: letters, each of which has a number in Unicode. Those numbers say nothing of words, so the "
         "sentence is first cut into pieces. Where many lines are translated, the empty ones are left out here.",
-        (("translation", "Translator._translate_window", "line.strip()"),),
+        (("translation", "Translator._parts", "line.strip()"),),
     ),
     StopText(
         "tokens",
