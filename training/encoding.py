@@ -60,8 +60,8 @@ class PairEncoder:
 class WordByWord:
     """Encodes lines of which each word between two spaces has the same tokens wherever it stands.
 
-    Words return again and again, and a sentence is then a look-up for each of its words: ten times as fast as the
-    library, which looks at every sentence as if it were the first.
+    Words return again and again, and a sentence is then a look-up for each of its words, where the library looks at
+    every sentence as if it were the first.
 
     Args:
         backend: As `parts_at_spaces` requires.
