@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import GenerationConfig
+from transformers import Cache, GenerationConfig
 from transformers.generation import (
     EosTokenCriteria,
     ExponentialDecayLengthPenalty,
@@ -126,8 +126,7 @@ def obstacle_in_inputs(model_kwargs: dict[str, Any]) -> str | None:
     for name, value in model_kwargs.items():
         if name not in PREPARED and value is not None:
             return name
-    cache = model_kwargs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
+    if getattr(model_kwargs.get("past_key_values"), "_is_user_defined", False):  # to go on from, or to be filled
         return "past_key_values"
     return None
 
@@ -180,6 +179,19 @@ def prepared_sources(step: DecodingStep, model_kwargs: dict[str, Any], beams: in
     mask = None if attention_mask is None else additive_mask(attention_mask[::beams], step.dtype)
     limits = torch.full((len(memory),), limit, device=memory.device)
     return Sources(list(range(len(memory))), step.project_source(memory), mask, limits)
+
+
+def filled_cache(model: nn.Module, sequences: torch.Tensor, model_kwargs: dict[str, Any]) -> Cache:
+    """The cache that transformers' own loop leaves behind: of all but the last token of greedy outputs.
+
+    Rows leave the fast path as they end, so that it keeps no such cache; one pass over the outputs makes it anew.
+    """
+    memory = {
+        "encoder_hidden_states": model_kwargs["encoder_outputs"].last_hidden_state,
+        "encoder_attention_mask": model_kwargs.get("attention_mask"),
+    }
+    cache = model_kwargs["past_key_values"]
+    return model.model.decoder(sequences[:, :-1], **memory, past_key_values=cache, use_cache=True).past_key_values
 
 
 def padded(rows: list[list[int]], fill: int, device: torch.device) -> torch.Tensor:
@@ -297,7 +309,9 @@ class FastGenerationMixin(BoundedGenerationMixin):
         sequences = with_prompts(input_ids, hypotheses, pad)
         if not config.return_dict_in_generate:
             return sequences
-        return GenerateEncoderDecoderOutput(sequences=sequences, scores=record.scores, logits=record.logits)
+        cache = filled_cache(self, sequences, model_kwargs)
+        steps = {"scores": record.scores, "logits": record.logits}
+        return GenerateEncoderDecoderOutput(sequences=sequences, past_key_values=cache, **steps)
 
     def _fast_beams(
         self,
@@ -306,7 +320,7 @@ class FastGenerationMixin(BoundedGenerationMixin):
         config: GenerationConfig,
         model_kwargs: dict[str, Any],
     ) -> GenerateBeamEncoderDecoderOutput | torch.Tensor:
-        """`_beam_search` without sampling, on the fast path."""
+        """`_beam_search` without sampling, on the fast path; without the cache of the beams that ran last."""
         step, beams = decoding_step(self), config.num_beams
         eos = end_tokens(config, input_ids)
         ranking = Ranking(config.length_penalty, config.early_stopping, config.ranking)

@@ -1,8 +1,9 @@
-"""How `generate()` of transformers learns of padding, in the source and before a given beginning of the target."""
+"""How `generate()` of transformers learns of padding, and of what a given cache holds of the target already."""
 
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import GenerationConfig
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import GenerationMixin
 
@@ -18,6 +19,19 @@ class PaddingAwareGenerationMixin(GenerationMixin):
         if name == "input_ids" and model_kwargs.get("attention_mask") is None:
             model_kwargs["attention_mask"] = (inputs != self.config.pad_token_id).long()
         return inputs, name, model_kwargs
+
+    def _prefill(
+        self, input_ids: Tensor, generation_config: GenerationConfig, model_kwargs: dict[str, Any], **kwargs: Any
+    ) -> Any:
+        """Leaves out what the cache holds of the target so far (batch, target_len), where it has no mask either.
+
+        transformers looks at the length of the mask to tell a whole target from new tokens alone, and without one
+        would read the whole target again, behind itself.
+        """
+        cache = model_kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length() < input_ids.shape[1]:
+            generation_config._mask_length = input_ids.shape[1]
+        return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
 
     @staticmethod
     def create_masks_for_generate(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import CompileConfig
+from transformers import CompileConfig, DynamicCache, StaticCache
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +48,42 @@ def test_decoding_with_a_static_cache_compiles_as_one_graph(model, batch):
     model.forward = torch.compile(model.forward, backend="aot_eager", fullgraph=True)
     flags = {"cache_implementation": "static", "disable_compile": True}
     assert model.generate(batch["input_ids"], max_new_tokens=6, **flags).tolist() == expected.tolist()
+
+
+@pytest.fixture
+def compiling():
+    """The flags with which `generate()` compiles by itself, on a CPU too: one graph, of fixed sizes."""
+    compilation = CompileConfig(fullgraph=True, dynamic=False, backend="aot_eager", mode=None)
+    compilation._compile_all_devices = True
+    return {"cache_implementation": "static", "compile_config": compilation, "return_dict_in_generate": True}
+
+
+def test_other_inputs_and_shorter_outputs_are_not_compiled_anew(model, batch, compiling):
+    sources = [batch["input_ids"], batch["input_ids"].flip(0)]
+    expected = [model.generate(source, max_new_tokens=6, return_dict_in_generate=True) for source in sources]
+    assert isinstance(expected[0].past_key_values.self_attention_cache, DynamicCache)
+    found = [model.generate(sources[0], max_new_tokens=6, **compiling)]
+    assert hasattr(model, "_compiled_call")
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found.append(model.generate(sources[1], max_new_tokens=6, **compiling))
+        shorter = model.generate(sources[1], max_new_tokens=4, **compiling)
+    assert [output.sequences.tolist() for output in found] == [output.sequences.tolist() for output in expected]
+    assert shorter.sequences.tolist() == expected[1].sequences[:, :5].tolist()
+    assert all(isinstance(output.past_key_values.self_attention_cache, StaticCache) for output in (*found, shorter))
+
+
+def test_compiled_generation_returns_every_output(model, batch, compiling):
+    model.set_attn_implementation("eager")
+    asked = dict.fromkeys(("output_scores", "output_logits", "output_attentions", "output_hidden_states"), True)
+    found = model.generate(batch["input_ids"], max_new_tokens=4, **asked, **compiling)
+    assert hasattr(model, "_compiled_call")
+    asked |= {"return_dict_in_generate": True}
+    expected = model.generate(batch["input_ids"], max_new_tokens=4, **asked)
+    for name in ("sequences", "scores", "logits", "encoder_attentions", "cross_attentions", "decoder_hidden_states"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+    for step, layers in enumerate(found.decoder_attentions):  # as wide as the cache
+        seen = [weights[..., : step + 1] for weights in layers]
+        torch.testing.assert_close(seen, list(expected.decoder_attentions[step]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

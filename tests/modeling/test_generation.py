@@ -1,17 +1,12 @@
 """What transformers' own generation tests check of MarianMT: every way that `generate()` decodes."""
 
+import copy
+
 import pytest
 import torch
 from transformer2017 import Transformer2017ForConditionalGeneration
-from transformers import (
-    DynamicCache,
-    EncoderDecoderCache,
-    GenerationConfig,
-    LogitsProcessorList,
-    StaticCache,
-    StoppingCriteriaList,
-)
-from transformers.generation import MaxLengthCriteria
+from transformers import EncoderDecoderCache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation import GenerateBeamEncoderDecoderOutput, GenerateEncoderDecoderOutput, MaxLengthCriteria
 
 LENGTH = 7
 MODES = {
@@ -60,17 +55,6 @@ def test_padding_on_the_left_changes_no_output(model, source, mode):
     assert generate(model, left, **MODES[mode]).tolist() == generate(model, source, **MODES[mode]).tolist()
 
 
-@pytest.mark.parametrize("mode", ["greedy", "beam"])
-@pytest.mark.parametrize("cache", ["dynamic", "static", "offloaded", "offloaded_static"])
-def test_every_cache_gives_the_same_output(model, source, mode, cache):
-    if cache.startswith("offloaded"):
-        if not torch.cuda.is_available():
-            pytest.skip("offloading moves keys and values between an accelerator and the CPU")
-        model, source = model.to("cuda"), source.to("cuda")
-    given = generate(model, source, cache_implementation=cache, disable_compile=True, **MODES[mode])
-    assert given.tolist() == generate(model, source, **MODES[mode]).tolist()
-
-
 @pytest.mark.parametrize("mode", ["greedy", "sample", "beam"])
 def test_attention_implementations_give_the_same_output(model, source, mode):
     expected = generate(model, source, **MODES[mode])
@@ -87,23 +71,33 @@ def test_num_return_sequences(model, source, mode, rows):
         assert sequences[::rows].tolist() == generate(model, source, **MODES[mode]).tolist()
 
 
+OUTPUTS = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True}
+OUTPUTS |= {"output_attentions": True, "output_hidden_states": True}
+
+
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cache", "no cache"])
 @pytest.mark.parametrize("mode", ["greedy", "sample", "beam", "beam sample"])
-def test_the_dictionary_of_outputs(model, source, mode):
+def test_the_dictionary_of_outputs(model, source, mode, use_cache):
     model.set_attn_implementation("eager")
-    beams = MODES[mode].get("num_beams", 1)
-    flags = {"output_scores": True, "output_logits": True, "output_attentions": True, "output_hidden_states": True}
-    output = generate(model, source, return_dict_in_generate=True, **flags, **MODES[mode])
-    assert output.sequences.shape == (3, 1 + LENGTH)
+    beams, outputs = MODES[mode].get("num_beams", 1), 1 if mode == "greedy" else 2
+    rows = 3 * max(beams, outputs)
+    output = generate(model, source, use_cache=use_cache, num_return_sequences=outputs, **OUTPUTS, **MODES[mode])
+    assert isinstance(output, GenerateBeamEncoderDecoderOutput if beams > 1 else GenerateEncoderDecoderOutput)
+    assert output.sequences.shape == (3 * outputs, 1 + LENGTH)
     assert len(output.scores) == len(output.logits) == LENGTH
-    assert all(step.shape == (3 * beams, 97) for step in (*output.scores, *output.logits))
-    assert isinstance(output.past_key_values, EncoderDecoderCache)
-    assert output.past_key_values.get_seq_length() == LENGTH
+    assert all(step.shape == (rows, 97) for step in (*output.scores, *output.logits))
     assert [state.shape for state in output.encoder_hidden_states] == [(3, 7, 32)] * 4
     assert [weights.shape for weights in output.encoder_attentions] == [(3, 4, 7, 7)] * 3
     for step in range(LENGTH):
-        assert [w.shape for w in output.decoder_attentions[step]] == [(3 * beams, 4, 1, step + 1)] * 2
-        assert [w.shape for w in output.cross_attentions[step]] == [(3 * beams, 4, 1, 7)] * 2
-        assert [state.shape for state in output.decoder_hidden_states[step]] == [(3 * beams, 1, 32)] * 3
+        read = 1 if use_cache else step + 1
+        assert [w.shape for w in output.decoder_attentions[step]] == [(rows, 4, read, step + 1)] * 2
+        assert [w.shape for w in output.cross_attentions[step]] == [(rows, 4, read, 7)] * 2
+        assert [state.shape for state in output.decoder_hidden_states[step]] == [(rows, read, 32)] * 3
+    if use_cache:
+        assert isinstance(output.past_key_values, EncoderDecoderCache)
+        assert output.past_key_values.get_seq_length() == LENGTH
+    else:
+        assert output.past_key_values is None
 
 
 @pytest.mark.parametrize("mode", ["greedy", "beam"])
@@ -134,7 +128,28 @@ def test_prompt_lookup_gives_the_greedy_output(model, source):
     assert generate(model, source[:1], prompt_lookup_num_tokens=2).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("helper", [{"prompt_lookup_num_tokens": 2}, "assistant_model"], ids=str)
+HELPERS = pytest.mark.parametrize("helper", [{"prompt_lookup_num_tokens": 2}, "assistant_model"], ids=str)
+
+
+@HELPERS
+def test_helped_decoding_returns_what_greedy_search_returns(model, source, helper):
+    """For each token by itself, though several are read at once.
+
+    Of attentions and hidden states the sizes alone: beside an assistant, transformers 5.23 takes those of the second
+    token from the wrong position, of MarianMT as of this model.
+    """
+    model.set_attn_implementation("eager")
+    helper = {helper: copy.deepcopy(model)} if isinstance(helper, str) else helper
+    expected, helped = generate(model, source[:1], **OUTPUTS), generate(model, source[:1], **OUTPUTS, **helper)
+    assert helped.past_key_values.get_seq_length() == LENGTH
+    for name in ("sequences", "scores", "logits", "encoder_attentions", "encoder_hidden_states"):
+        torch.testing.assert_close(helped[name], expected[name])
+    for name in ("decoder_attentions", "cross_attentions", "decoder_hidden_states"):
+        sizes = [[[layer.shape for layer in step] for step in output[name]] for output in (helped, expected)]
+        assert sizes[0] == sizes[1]
+
+
+@HELPERS
 def test_helped_decoding_stops_at_the_end_token(model, source, helper):
     """Though the guesses go on behind it."""
     helper = {helper: model} if isinstance(helper, str) else helper
@@ -157,26 +172,6 @@ def test_a_forced_prefix_is_continued(model, source, mode, cache):
         assert together[n, 3:].tolist() == alone[0, int(mask[n].sum()) :].tolist()
 
 
-def test_generation_continues_from_its_own_cache(model, source):
-    whole = generate(model, source)
-    begun = model.generate(source, max_new_tokens=3, return_dict_in_generate=True)
-    rest = model.generate(
-        source, decoder_input_ids=begun.sequences, past_key_values=begun.past_key_values, max_new_tokens=LENGTH - 3
-    )
-    assert rest.tolist() == whole.tolist()
-
-
-@pytest.mark.parametrize("kind", ["dynamic", "static"])
-def test_a_cache_can_be_given(model, source, kind):
-    decoder = model.config.get_text_config(decoder=True)
-    if kind == "static":
-        caches = (StaticCache(config=decoder, max_cache_len=size) for size in (1 + LENGTH, source.shape[1]))
-    else:
-        caches = (DynamicCache(config=decoder) for _ in range(2))
-    given = EncoderDecoderCache(*caches)
-    assert generate(model, source, past_key_values=given).tolist() == generate(model, source).tolist()
-
-
 @pytest.mark.parametrize("mode", ["greedy", "sample", "beam"])
 def test_generation_from_embeddings_and_from_encoder_outputs(model, source, mode):
     expected = generate(model, source, **MODES[mode]).tolist()
@@ -185,17 +180,6 @@ def test_generation_from_embeddings_and_from_encoder_outputs(model, source, mode
     assert generate(model, None, inputs_embeds=rows, attention_mask=mask, **MODES[mode]).tolist() == expected
     encoded = model.get_encoder()(source, mask)
     assert generate(model, None, encoder_outputs=encoded, attention_mask=mask, **MODES[mode]).tolist() == expected
-
-
-@pytest.mark.parametrize("mode", ["greedy", "beam"])
-def test_generation_from_embeddings_with_a_static_cache(model, source, mode):
-    rows, mask = model.get_input_embeddings()(source), (source != 0).long()
-    flags = {"cache_implementation": "static", "disable_compile": True, "return_dict_in_generate": True}
-    output = generate(model, None, inputs_embeds=rows, attention_mask=mask, **flags, **MODES[mode])
-    assert output.sequences.tolist() == generate(model, source, **MODES[mode]).tolist()
-    beams = MODES[mode].get("num_beams", 1)
-    keys = output.past_key_values.self_attention_cache.layers[0].keys
-    assert keys.shape == (3 * beams, 4, LENGTH, 6)  # (batch, heads, all but the last token, d_k)
 
 
 def test_generation_from_decoder_embeddings(model, source):
@@ -263,3 +247,9 @@ def test_half_precision_generates(model, source, dtype):
 def test_generation_needs_no_input(model):
     """Then the source is the start token alone."""
     assert model.generate(max_new_tokens=4).shape == (1, 5)
+
+
+def test_transformers_sees_that_the_model_generates():
+    """It looks for its mixin in the names of the bases."""
+    assert "GenerationMixin" in str(Transformer2017ForConditionalGeneration.__bases__)
+    assert Transformer2017ForConditionalGeneration.can_generate()

@@ -121,6 +121,10 @@ def test_device_map(model, tmp_path, batch, devices):
     loaded = type(model).from_pretrained(tmp_path, device_map=devices)
     assert_tied(loaded)
     torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
+    flags = {"num_beams": 2, "max_new_tokens": 4}
+    assert (
+        loaded.generate(batch["input_ids"], **flags).tolist() == model.generate(batch["input_ids"], **flags).tolist()
+    )
 
 
 def test_weights_can_wait_on_the_disk(model, tmp_path, batch):
