@@ -25,7 +25,10 @@ def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monk
     card = ModelCard.load(run / "README.md")
     assert card.data.language == ["en", "de"]
     assert card.data.pipeline_tag == "translation"
-    assert {result.metric_type for result in card.data.eval_results} == {"bleu", "chrf"}
+    assert {(one.metric_type, one.dataset_type) for one in card.data.eval_results} == {
+        ("bleu", "validation-set"),
+        ("chrf", "validation-set"),
+    }
     assert "nrefs:1" in card.text
     assert "{{" not in card.text
     assert (run / "curves.png").stat().st_size > 10_000
