@@ -2,14 +2,16 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformer2017.training.train import train
+
+TWO_PROCESSES = Path(__file__).parents[2] / "docs" / "accelerate" / "two_cpu_processes.yaml"
 
 
 @pytest.mark.slow
@@ -24,10 +26,7 @@ def test_two_processes_give_the_curve_and_weights_of_one(flags, tmp_path):
         "average_checkpoints": 0,
     }
     one = train(flags("one", gradient_accumulation_steps=2, **exact))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(TWO_PROCESSES)]
     subprocess.run(
         [*launch, "-m", "transformer2017", "train", *flags("two", **exact)],
         check=True,
