@@ -41,6 +41,12 @@ def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monk
     scores = json.loads(capsys.readouterr().out)
     assert scores["sentences"] == 12
     assert "version:" in scores["bleu_signature"]
+    with corpus["val.en"].open() as text:
+        monkeypatch.setattr("sys.stdin", text)
+        assert main(["evaluate", str(run), "--source", "-", "--target", str(corpus["val.de"])]) == 0
+    assert json.loads(capsys.readouterr().out) == {**scores, "source": "-"}
+    assert main(["evaluate", str(run), "--source", "-", "--target", "-"]) == 2
+    assert "cannot both be standard input" in capsys.readouterr().err
 
     averaged = tmp_path / "averaged"
     assert main(["average", str(run), "--last", "3", "--output_dir", str(averaged)]) == 0
