@@ -4,16 +4,22 @@ import argparse
 import json
 from pathlib import Path
 
+from transformer2017.configuration import UsageError
+
 
 def run(argv: list[str]) -> int:
     """Translates the source with the model and scores the result against the target."""
     parser = argparse.ArgumentParser("transformer2017 evaluate", description=__doc__)
     parser.add_argument("model", help="a model's folder, or its name on the Hub")
-    parser.add_argument("--source", required=True, type=Path, help="text to translate, a sentence a line")
+    parser.add_argument(
+        "--source", required=True, type=Path, help="text to translate, a sentence a line; - is standard input"
+    )
     parser.add_argument("--target", required=True, type=Path, help="its translation, line by line")
     parser.add_argument("--target_language", help="language code; taken from the file's ending (test.de) if absent")
     parser.add_argument("--num_beams", type=int, help="beam size; the model's own (4) if absent")
     flags = parser.parse_args(argv)
+    if str(flags.source) == str(flags.target) == "-":
+        raise UsageError("--source and --target cannot both be standard input (-)")
     from transformer2017.training.evaluation import evaluate_files
 
     generation = {} if flags.num_beams is None else {"num_beams": flags.num_beams}

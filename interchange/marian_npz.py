@@ -44,14 +44,15 @@ def export_marian_npz(
     order = vocabulary_order(model.config, tokenizer)
     tokens = tokens_by_id(tokenizer, model.config.vocab_size)
     names = [*FIRST_TOKENS, *(tokens[index] for index in order[2:])]
-    lines = [f"{json.dumps(name, ensure_ascii=False)}: {index}\n" for index, name in enumerate(names)]
-    (folder / "vocab.yml").write_text("".join(lines), encoding="utf-8")
+    _refuse_ambiguous(names)
+    lines = [f"{_yaml_key(name)}: {index}\n" for index, name in enumerate(names)]
+    (folder / "vocab.yml").write_text("".join(lines), encoding="utf-8", newline="\n")
     (folder / "decoder.yml").write_text(_decoder_yaml(model), encoding="utf-8")
     np.savez(folder / "model.npz", **marian_weights(model, order))
     report = Report(f"marian-npz export to {folder}")
     report.note(f"positions: a table of {MAX_POSITIONS}, as Marian trains them; its own sinusoids differ from §3.5")
     report.note("run by CTranslate2's converter of Marian models, with its factor on embeddings as Marian has it")
-    _compare(report, model, folder, sources, order)
+    _compare(report, model, folder, sources, order, names)
     return report
 
 
@@ -63,6 +64,26 @@ def vocabulary_order(config: Transformer2017Config, tokenizer: PreTrainedTokeniz
             "Marian needs a token for the end and one for what is unknown, and the tokenizer has not both."
         )
     return [*first, *(index for index in range(config.vocab_size) if index not in first)]
+
+
+def _refuse_ambiguous(names: list[str]) -> None:
+    """Marian calls the end `</s>` and the unknown token `<unk>`, whatever the tokenizer calls them."""
+    if twice := [name for name in FIRST_TOKENS if names.count(name) > 1]:
+        raise UsageError(
+            f"Marian's end and unknown tokens are {' and '.join(FIRST_TOKENS)}; the tokenizer has "
+            f"{' and '.join(twice)} as another token. Rename it in tokenizer.json."
+        )
+
+
+def _yaml_key(name: str) -> str:
+    r"""A piece of the vocabulary as YAML that Marian and CTranslate2's converter read alike.
+
+    CTranslate2 has a parser of its own. In double quotes it takes "\t" for a t, and a code like "\x0A" for what it is
+    only where that is all of the piece; in single quotes nothing is escaped but the quote.
+    """
+    if all(character >= " " or character == "\t" for character in name):
+        return "'" + name.replace("'", "''") + "'"
+    return '"' + "".join(rf"\x{ord(one):02X}" if one < " " or one in '"\\' else one for one in name) + '"'
 
 
 def marian_weights(model: Transformer2017ForConditionalGeneration, order: list[int]) -> dict[str, Any]:
@@ -188,6 +209,7 @@ def _compare(
     folder: Path,
     sources: Sources | None,
     order: list[int],
+    names: list[str],
 ) -> None:
     """Converts what was written with CTranslate2, runs it, and compares log probabilities and greedy translations."""
     library = load_library()
@@ -197,12 +219,17 @@ def _compare(
     spec.encoder.scale_embeddings = spec.decoder.scale_embeddings = False  # as Marian, with a table of positions
     spec.validate()
     spec.optimize(quantization="float32")
-    vocabulary = reader.load_vocab(str(folder / "vocab.yml"))
+    if misread := sum(map(str.__ne__, names, reader.load_vocab(str(folder / "vocab.yml")))):
+        report.note(
+            f"pieces with a line's end or another control character in them: {misread}, which CTranslate2's "
+            "converter misreads; they were put right for the comparison"
+        )
     position = {ours: theirs for theirs, ours in enumerate(order)}
     sources = sources_or_samples(report, model.config, sources)
-    pieces = [[vocabulary[position[token]] for token in source[:-1]] for source in sources]
+    pieces = [[names[position[token]] for token in source[:-1]] for source in sources]
     with tempfile.TemporaryDirectory() as work:
         spec.save(work)
+        (Path(work) / "shared_vocabulary.json").write_text(json.dumps(names), encoding="utf-8")
         translator = library.Translator(work, device="cpu", compute_type="float32")
     scores = translator.score_batch(pieces, pieces, max_batch_size=SENTENCES_AT_ONCE)
     theirs = [torch.tensor(score.log_probs, dtype=torch.float64) for score in scores]
@@ -211,7 +238,7 @@ def _compare(
     results = translator.translate_batch(
         pieces, max_batch_size=SENTENCES_AT_ONCE, beam_size=1, max_decoding_length=longest
     )
-    back = {name: order[index] for index, name in enumerate(vocabulary)}
+    back = {name: order[index] for index, name in enumerate(names)}
     report.compare_translations(
         model, sources, [[back[piece] for piece in one.hypotheses[0]] for one in results], longest
     )

@@ -139,7 +139,8 @@ def logits_of(model: Any, sources: Sources, targets: Sources, pad: int) -> Itera
 def greedy_translations(model: Any, sources: Sources, longest: int = LONGEST_TRANSLATION) -> list[list[int]]:
     """Greedy output of `generate()`, of `longest` tokens at most, without start, end and padding."""
     specials = Specials.of(model.config)
-    settings = {"num_beams": 1, "do_sample": False, "max_length": None}
+    # A forced end would take the last of the tokens; FSMT and Marian have one, ours has none.
+    settings = {"num_beams": 1, "do_sample": False, "max_length": None, "forced_eos_token_id": None}
     sequences = [
         sequence
         for some in batches(sources)

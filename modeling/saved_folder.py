@@ -6,12 +6,15 @@ from typing import Any
 
 from .pipeline_transformer2017 import CUSTOM_PIPELINES
 
+PACKAGE_VERSION = "0.1.0"  # of the package that this file is from, also where it is a copy in a saved folder
+
 
 class SavedWithCode:
     """Saves weights, configuration, and the code of this folder, so that the model loads where the package is not."""
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Names the classes of all models, whichever is saved, and the pipeline, for the Auto classes to find.
+        """Names the classes of all models, whichever is saved, and the pipeline, for the Auto classes to find,
+        and the version of the package whose code goes into the folder.
 
         A manifest that `transformer2017 train` left in the folder goes: what it says is no longer so.
         """
@@ -22,4 +25,5 @@ class SavedWithCode:
             "AutoModelForSeq2SeqLM": "modeling_transformer2017.Transformer2017ForConditionalGeneration",
         }
         self.config.custom_pipelines = CUSTOM_PIPELINES
+        self.config.package_version = PACKAGE_VERSION
         super().save_pretrained(save_directory, *args, **kwargs)

@@ -7,9 +7,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 
 from .configuration import PRESETS, Transformer2017Config
 from .modeling import Transformer2017ForConditionalGeneration, Transformer2017Model
+from .modeling.saved_folder import PACKAGE_VERSION
 from .pipelines import restore_removed_tasks
 
-__version__ = "0.1.0"
+__version__ = PACKAGE_VERSION
 __all__ = ["PRESETS", "Transformer2017Config", "Transformer2017ForConditionalGeneration", "Transformer2017Model"]
 
 AutoConfig.register(Transformer2017Config.model_type, Transformer2017Config)

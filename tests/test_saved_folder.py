@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformer2017
 from transformers import AutoModelForSeq2SeqLM
 
 ROOT = Path(__file__).parents[1]
@@ -136,11 +138,22 @@ def test_saving_loading_and_saving_gives_the_same_bytes(model, saved, tmp_path):
     assert digests(tmp_path / "again") == digests(saved)
 
 
+def test_the_folder_names_the_version_whose_code_it_holds(model, saved, tmp_path):
+    """Which is the version that saved it last: a folder of another version, saved again, gets the new code's."""
+    written = json.loads((saved / "config.json").read_text())
+    assert written["package_version"] == importlib.metadata.version("transformer2017") == transformer2017.__version__
+    assert f'"{written["package_version"]}"' in (saved / "saved_folder.py").read_text()
+    (saved / "config.json").write_text(json.dumps({**written, "package_version": "0.0.1"}))
+    type(model).from_pretrained(saved).save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == written
+
+
 def test_a_checkpoint_of_format_1_keeps_loading():
     """Saved by the first version and committed for good: it must load, and give the logits that it gave then."""
     folder = Path(__file__).parent / "data" / "format-1"
     model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     assert model.config.format_version == 1
+    assert not hasattr(model.config, "package_version")  # folders have it since; this one keeps loading without
     recorded = json.loads((folder / "recorded.json").read_text())
     ids = torch.tensor(recorded["input_ids"])
     logits = model(ids, decoder_input_ids=ids).logits

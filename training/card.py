@@ -1,14 +1,17 @@
 """The model card: `hub_card.md` filled in with what a run knows, a valid card for the Hub."""
 
+import contextlib
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers import PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
-from .arguments import RunArguments
+from .arguments import DataArguments, RunArguments
 from .data import Corpus
 
 TEMPLATE = "hub_card.md"
@@ -38,9 +41,9 @@ def model_card(
         library_name="transformers",
         pipeline_tag="translation",
         tags=["transformer2017", "custom_code"],
-        datasets=[arguments.data.dataset_name] if arguments.data.dataset_name else None,
+        datasets=[hub_id] if (hub_id := hub_dataset(arguments.data)) else None,
         metrics=[metric for metric in NAMES if metric in scores] or None,
-        eval_results=_results(scores, arguments) or None,
+        eval_results=evaluation_results(scores, arguments.data) or None,
     )
     template = resources.files("transformer2017").joinpath(TEMPLATE).read_text(encoding="utf-8")
     card = ModelCard.from_template(
@@ -54,7 +57,7 @@ def model_card(
         parameters=f"{model.num_parameters():,}",
         pairs=f"{len(corpus.pairs):,}",
         cleaning=corpus.report,
-        dataset=arguments.data.dataset_name,
+        dataset=arguments.data.dataset_name or arguments.data.dataset,
         recipe=arguments.describe(),
         updates=f"{state.global_step:,}",
         epochs=f"{state.epoch or 0:.1f}",
@@ -75,16 +78,18 @@ def one_line(scores: dict[str, Any]) -> str:
     return ", ".join(f"{NAMES[metric]} {scores[metric]:.2f}" for metric in NAMES if metric in scores)
 
 
-def _results(scores: dict[str, Any], arguments: RunArguments) -> list[EvalResult]:
-    """The scores as the Hub's index of results takes them."""
-    dataset = arguments.data.dataset_name or "validation set"
+def evaluation_results(scores: dict[str, Any], data: DataArguments) -> list[EvalResult]:
+    """The scores as the Hub's index of results takes them, where data sets go by an id."""
+    name = data.dataset_name or data.dataset or "validation set"
+    of_hub = data.validation_split is not None
     return [
         EvalResult(
             task_type="translation",
             task_name="Translation",
-            dataset_type=dataset,
-            dataset_name=dataset,
-            dataset_split="validation",
+            dataset_type=hub_dataset(data) or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "validation-set",
+            dataset_name=name,
+            dataset_config=data.dataset_config if of_hub else None,
+            dataset_split=data.validation_split if of_hub else "validation",
             metric_type=metric,
             metric_name=NAMES[metric],
             metric_value=round(scores[metric], 2),
@@ -93,3 +98,13 @@ def _results(scores: dict[str, Any], arguments: RunArguments) -> list[EvalResult
         for metric in NAMES
         if metric in scores
     ]
+
+
+def hub_dataset(data: DataArguments) -> str | None:
+    """The id of the run's data set on the Hub, if `--dataset` or `--dataset_name` is one."""
+    for name in (data.dataset, data.dataset_name):
+        if name and not Path(name).exists():
+            with contextlib.suppress(HFValidationError):
+                validate_repo_id(name)
+                return name
+    return None

@@ -3,12 +3,14 @@
 Both are memory-mapped Arrow files in the run's folder, so that a corpus larger than memory trains as a small one does.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,9 +53,9 @@ def read_pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file without their ends. Only a line feed ends a line, as for `wc`."""
+    """The lines of a UTF-8 file, or of standard input for -, without their ends. Only a line feed ends a line."""
     try:
-        with open(path, "rb") as file:
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")

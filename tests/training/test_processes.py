@@ -93,7 +93,7 @@ def test_two_killed_processes_end_with_the_weights_of_the_uninterrupted_run(flag
     steps |= {"early_stopping_patience": 100, "dropout": 0.1}
     subprocess.run([*command("torchrun"), *flags("whole", **steps)], check=True, timeout=600, env=ENVIRONMENT)
     killed = subprocess.Popen([*command("torchrun"), *flags("killed", **steps)], env=ENVIRONMENT)
-    awaited = tmp_path / "killed" / "checkpoint-20" / "seal.json"
+    awaited = tmp_path / "killed" / "checkpoint-20" / "manifest.json"
     end = time.monotonic() + 300
     while not awaited.exists() and time.monotonic() < end:
         time.sleep(0.005)

@@ -27,7 +27,10 @@ def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monk
     card = ModelCard.load(run / "README.md")
     assert card.data.language == ["en", "de"]
     assert card.data.pipeline_tag == "translation"
-    assert {result.metric_type for result in card.data.eval_results} == {"bleu", "chrf"}
+    assert {(one.metric_type, one.dataset_type) for one in card.data.eval_results} == {
+        ("bleu", "validation-set"),
+        ("chrf", "validation-set"),
+    }
     assert "nrefs:1" in card.text
     assert "{{" not in card.text
     assert (run / "curves.png").stat().st_size > 10_000
@@ -40,6 +43,12 @@ def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monk
     scores = json.loads(capsys.readouterr().out)
     assert scores["sentences"] == 12
     assert "version:" in scores["bleu_signature"]
+    with corpus["val.en"].open() as text:
+        monkeypatch.setattr("sys.stdin", text)
+        assert main(["evaluate", str(run), "--source", "-", "--target", str(corpus["val.de"])]) == 0
+    assert json.loads(capsys.readouterr().out) == {**scores, "source": "-"}
+    assert main(["evaluate", str(run), "--source", "-", "--target", "-"]) == 2
+    assert "cannot both be standard input" in capsys.readouterr().err
 
     averaged = tmp_path / "averaged"
     assert main(["average", str(run), "--last", "3", "--output_dir", str(averaged)]) == 0
