@@ -83,7 +83,7 @@ class Flags:
         try:
             *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
         except (ValueError, TypeError) as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(in_a_line(error, most=400)) from error
         arguments = RunArguments(*parts, given=self.as_given())
         if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss
             arguments.model.label_smoothing = arguments.training.label_smoothing_factor

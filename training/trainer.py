@@ -25,6 +25,8 @@ from .schedule import inverse_square_root_schedule, peak_learning_rate
 from .stopping import EarlyStopping
 from .subword_dropout import DroppedMerges, SubwordDropout
 
+AGAINST_DIVERGENCE = "A lower --learning_rate or a longer --warmup_steps may help."
+
 
 class SeedEachUpdate(TrainerCallback):
     """Makes the random numbers of an update follow from the seed, the update and the process alone.
@@ -144,7 +146,8 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            raise RunError(f"The loss of update {self.state.global_step + 1} is {loss.item()}. {self._way_back()}")
+            step, value = self.state.global_step + 1, loss.item()
+            raise RunError(f"The loss of update {step} is {value}. {AGAINST_DIVERGENCE} {self._way_back()}")
         return loss
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
@@ -219,11 +222,10 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         run = Path(self.args.output_dir)
         checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
-            raise RunError(f"A weight is not a number at update {self.state.global_step}. {self._way_back()}")
-        limit, self.args.save_total_limit = (
-            self.args.save_total_limit,
-            None,
-        )  # `Trainer` would delete before it is whole
+            step = self.state.global_step
+            raise RunError(f"A weight is not a number at update {step}. {AGAINST_DIVERGENCE} {self._way_back()}")
+        limit = self.args.save_total_limit
+        self.args.save_total_limit = None  # `Trainer` would delete before this one is whole
         try:
             if self.args.should_save:
                 checkpoints.remove([checkpoint])
@@ -251,7 +253,7 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         """Tells the user where the run stands."""
         last, _ = checkpoints.last_whole_checkpoint(Path(self.args.output_dir))
         if last is None:
-            return "There is no checkpoint yet; a lower --learning_rate or a longer --warmup_steps may help."
+            return "There is no checkpoint yet: the same command starts over."
         return f"The last good checkpoint is {last}; the same command goes on from it."
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
