@@ -105,7 +105,8 @@ class Bench:
         """Our decoder of files."""
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
         model = Transformer2017ForConditionalGeneration.from_pretrained(self.folder, dtype=dtype).eval()
-        settings = {"workers": self.flags.workers, "rows": self.flags.rows, "window": len(self.lines)}
+        workers = self.flags.workers or self.flags.threads
+        settings = {"workers": workers, "rows": self.flags.rows, "window": len(self.lines)}
         return Translator(model, self.tokenizer, int8=precision == "int8", **settings, **self.limit, **generation)
 
     def ctranslate2(self, quantization: str, beams: int) -> Callable[[], list[str]]:
@@ -124,6 +125,7 @@ class Bench:
                 str(folder), inter_threads=layout[0], intra_threads=layout[1], compute_type=quantization
             )
             given = {"beam_size": beams, "max_batch_size": batch, "max_decoding_length": self.flags.max_new_tokens}
+            given["length_penalty"] = self.model.generation_config.length_penalty
 
             def run() -> list[str]:
                 results = translator.translate_batch(tokens, **given)
@@ -134,6 +136,7 @@ class Bench:
 
         candidates = {(layout, batch): runner(layout, batch) for layout in layouts for batch in (32, 64)}
         best = min(candidates, key=lambda key: (candidates[key](), seconds(candidates[key]))[1])
+        torch.set_num_threads(threads)  # CTranslate2 makes its own number that of the process
         print(f"  CTranslate2 {quantization}: best with {best[0][0]} replicas of {best[0][1]}, batches of {best[1]}")
         return candidates[best]
 
@@ -227,24 +230,33 @@ def one_line_at_a_time(bench: Bench, search: dict[str, Any]) -> None:
         found = []
         for line in lines:
             tokens = bench.tokenizer.convert_ids_to_tokens(bench.tokenizer(line)["input_ids"])
-            result = peer.translate_batch([tokens], beam_size=4, max_decoding_length=bench.flags.max_new_tokens)
+            result = peer.translate_batch([tokens], **given)
             ids = bench.tokenizer.convert_tokens_to_ids(result[0].hypotheses[0])
             found.append(bench.tokenizer.decode(ids, skip_special_tokens=True))
         return found
 
+    given = {"beam_size": 4, "max_decoding_length": bench.flags.max_new_tokens}
+    given["length_penalty"] = bench.model.generation_config.length_penalty
     torch.set_num_threads(1)
     bench.compare(name, ours, theirs)
     torch.set_num_threads(threads)
 
 
 MEMORY = """
-import resource, sys, torch
+import re, torch
 {load}
+
+
+def peak():  # getrusage would tell of the parent's as well
+    with open("/proc/self/status") as status:
+        return int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1])
+
+
 ids = torch.randint(4, model.config.vocab_size, (64, 200))
 model.generate(ids[:1, :4], max_new_tokens=2, num_beams=8)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 model.generate(ids, attention_mask=torch.ones_like(ids), num_beams=8, min_new_tokens=200, max_new_tokens=200)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 FIRST_LINE = """
 {load}
