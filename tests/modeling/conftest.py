@@ -28,3 +28,17 @@ def batch() -> dict[str, torch.Tensor]:
     source = torch.tensor([[5, 17, 9, 33, 8, 11, 2], [21, 6, 44, 2, 0, 0, 0], [12, 2, 0, 0, 0, 0, 0]])
     labels = torch.tensor([[7, 7, 31, 18, 2], [40, 3, 2, -100, -100], [25, 19, 6, 23, 2]])
     return {"input_ids": source, "labels": labels}
+
+
+@pytest.fixture
+def source(batch) -> torch.Tensor:
+    """The sources of those pairs."""
+    return batch["input_ids"]
+
+
+@pytest.fixture
+def unending(model, scramble) -> nn.Module:
+    """A model whose outputs never end by themselves, so that lengths are known."""
+    model = scramble(model).double().requires_grad_(False)
+    model.generation_config.eos_token_id = None
+    return model
