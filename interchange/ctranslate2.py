@@ -205,24 +205,43 @@ def compare_translator(
     bare = [source[:-1] if add_source_eos else source for source in sources]
     pieces = [[vocabulary[token] for token in source] for source in bare]
     targets = [[vocabulary[token] for token in source[:-1]] for source in sources]
-    scores = translator.score_batch(pieces, targets, max_batch_size=SENTENCES_AT_ONCE)
+    ids = {piece: token for token, piece in enumerate(vocabulary)}
+    tolerance = TOLERANCE if quantization == "float32" else None
+    compare_pieces(report, model, translator, sources, (pieces, targets), ids, tolerance)
+
+
+def compare_pieces(
+    report: Report,
+    model: Transformer2017ForConditionalGeneration,
+    translator: Any,
+    sources: Sources,
+    pieces: tuple[list[list[str]], list[list[str]]],
+    ids: dict[str, int],
+    tolerance: float | None = TOLERANCE,
+) -> None:
+    """Compares log probabilities and greedy translations with those of a CTranslate2 translator.
+
+    Args:
+        sources: Token ids of sentences.
+        pieces: The same as the translator takes them: to read, and as targets to score.
+        ids: Of each of the translator's pieces, the model's token.
+        tolerance: As for `Report.compare_logits`.
+
+    Raises:
+        RunError: If log probabilities differ by more.
+    """
+    scores = translator.score_batch(*pieces, max_batch_size=SENTENCES_AT_ONCE)
     theirs = [torch.tensor(score.log_probs, dtype=torch.float64) for score in scores]
-    report.compare_logits(
-        zip(log_probabilities(model, sources), theirs, strict=True),
-        TOLERANCE if quantization == "float32" else None,
-        "log probabilities",
-    )
+    ours = _log_probabilities(model, sources)
+    report.compare_logits(zip(ours, theirs, strict=True), tolerance, "log probabilities")
     longest = longest_translation(model)
-    results = translator.translate_batch(
-        pieces, max_batch_size=SENTENCES_AT_ONCE, beam_size=1, max_decoding_length=longest
-    )
-    index = {token: id_ for id_, token in enumerate(vocabulary)}
-    report.compare_translations(
-        model, sources, [[index[piece] for piece in one.hypotheses[0]] for one in results], longest
-    )
+    limits = {"max_batch_size": SENTENCES_AT_ONCE, "max_decoding_length": longest}
+    results = translator.translate_batch(pieces[0], beam_size=1, **limits)
+    translations = [[ids[piece] for piece in result.hypotheses[0]] for result in results]
+    report.compare_translations(model, sources, translations, longest)
 
 
-def log_probabilities(model: Transformer2017ForConditionalGeneration, sources: Sources) -> Iterator[torch.Tensor]:
+def _log_probabilities(model: Transformer2017ForConditionalGeneration, sources: Sources) -> Iterator[torch.Tensor]:
     """Of each token of the target, its end included (target_len,): the target is the source again."""
     specials = Specials.of(model.config)
     logits = logits_of(model, sources, shifted(sources, specials.start), specials.pad)

@@ -16,10 +16,10 @@ from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
-from .ctranslate2 import TOLERANCE, load_library, log_probabilities, tokens_by_id
+from .ctranslate2 import compare_pieces, load_library, tokens_by_id
 from .layout import POSITIONS, State
 from .marian import refuse_unusual_heads
-from .report import SENTENCES_AT_ONCE, Report, Sources, longest_translation, sources_or_samples
+from .report import Report, Sources, sources_or_samples
 
 MAX_POSITIONS = 1024
 ACTIVATIONS = {"relu": "relu", "silu": "swish"}  # Marian's gelu is an approximation
@@ -231,14 +231,5 @@ def _compare(
         spec.save(work)
         (Path(work) / "shared_vocabulary.json").write_text(json.dumps(names), encoding="utf-8")
         translator = library.Translator(work, device="cpu", compute_type="float32")
-    scores = translator.score_batch(pieces, pieces, max_batch_size=SENTENCES_AT_ONCE)
-    theirs = [torch.tensor(score.log_probs, dtype=torch.float64) for score in scores]
-    report.compare_logits(zip(log_probabilities(model, sources), theirs, strict=True), TOLERANCE, "log probabilities")
-    longest = longest_translation(model)
-    results = translator.translate_batch(
-        pieces, max_batch_size=SENTENCES_AT_ONCE, beam_size=1, max_decoding_length=longest
-    )
-    back = {name: order[index] for index, name in enumerate(names)}
-    report.compare_translations(
-        model, sources, [[back[piece] for piece in one.hypotheses[0]] for one in results], longest
-    )
+    ids = {name: order[index] for index, name in enumerate(names)}
+    compare_pieces(report, model, translator, sources, (pieces, pieces), ids)
