@@ -39,18 +39,19 @@ class PairEncoder:
 
     def __call__(self, sources: list[str], targets: list[str]) -> pa.RecordBatch:
         """Rows of `input_ids`, `labels` and both lengths (the end token counted)."""
+        words: list[list[list[int]]] = []
         if self.word_by_word is not None:
             sides = [self.word_by_word(sources), self.word_by_word(targets)]
-            words = []
         else:
             encoded = [
                 self.tokenizer(sources, return_attention_mask=False),
                 self.tokenizer(text_target=targets, return_attention_mask=False),
             ]
             sides = [pa.array(side["input_ids"], TOKENS.field("labels").type) for side in encoded]
-            words = [[tokens_of_words(side.word_ids(i)) for i in range(len(sources))] for side in encoded]
+            if self.with_words:
+                words = [[tokens_of_words(side.word_ids(i)) for i in range(len(sources))] for side in encoded]
         lengths = [side.value_lengths() for side in sides]
-        columns = [*sides, *lengths, *(words if self.with_words else [])]
+        columns = [*sides, *lengths, *words]
         rows = pa.RecordBatch.from_pydict(dict(zip(self.schema.names, columns, strict=True)), self.schema)
         if self.max_length is None:
             return rows
