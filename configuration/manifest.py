@@ -18,9 +18,14 @@ def write_manifest(folder: Path) -> None:
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != MANIFEST and path.suffix not in FOR_EDITING
     }
-    partial = folder / f".{MANIFEST}.partial"
-    partial.write_text(json.dumps({"format": 1, "files": files}, indent=2), encoding="utf-8")
-    partial.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, json.dumps({"format": 1, "files": files}, indent=2))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file beside its place and moves it there, so that it is never half written."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def check_manifest(folder: str | Path) -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformer2017.configuration import UsageError
+from transformer2017.configuration.manifest import write_whole
 from transformers import PreTrainedTokenizerBase
 
 from .arguments import DataArguments
@@ -278,10 +279,7 @@ def _signature(files: list[tuple[str, ...]], settings: dict[str, object]) -> str
 
 def _remember(path: Path, signature: str, report: str) -> None:
     """Notes what a stored file was made of."""
-    note = path.with_suffix(".json")
-    partial = note.with_suffix(".partial")
-    partial.write_text(json.dumps({"made_of": signature, "report": report}), encoding="utf-8")
-    partial.replace(note)
+    write_whole(path.with_suffix(".json"), json.dumps({"made_of": signature, "report": report}))
 
 
 def _reusable(path: Path, signature: str) -> str | None:

@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 import torch
+from transformer2017.configuration.manifest import write_whole
 from transformers import PreTrainedModel
 
 from .arguments import TrainingArguments
@@ -48,7 +49,7 @@ def settle_accumulation(args: TrainingArguments, model: PreTrainedModel, note: P
     if batches is None:
         batches = args.world_size * _accumulation(args, model)
         if note is not None and args.should_save:
-            note.write_text(json.dumps({"batch_tokens": args.batch_tokens, "batches_per_update": batches}))
+            write_whole(note, json.dumps({"batch_tokens": args.batch_tokens, "batches_per_update": batches}))
     args.gradient_accumulation_steps = -(-batches // args.world_size)
 
 

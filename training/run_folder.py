@@ -7,6 +7,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from transformer2017.configuration import UsageError
+from transformer2017.configuration.manifest import write_whole
 
 from . import checkpoints
 from .saving import MARK
@@ -121,9 +122,7 @@ class RunFolder:
         return note
 
     def _write(self, note: dict[str, Any]) -> None:
-        partial = self.note.with_suffix(".partial")
-        partial.write_text(json.dumps(note, indent=2, default=str, ensure_ascii=False), encoding="utf-8")
-        partial.replace(self.note)
+        write_whole(self.note, json.dumps(note, indent=2, default=str, ensure_ascii=False))
 
     def _flags_before(self) -> dict[str, Any] | None:
         return self._note().get("flags")
