@@ -22,7 +22,7 @@ from .batching import IGNORED_LABEL
 from .encoding import TOKENS
 from .flags import Flags, Parser, ReadableHelp
 from .memory import keep_freed_memory, memory_of_run
-from .train import settle_parts
+from .train import config_of, settle_parts
 from .trainer import Transformer2017Trainer
 
 MEASURED, UNMEASURED = 12, 3  # updates whose time is taken, and those before them, at most
@@ -109,12 +109,11 @@ def plan(argv: list[str]) -> Budget:
 
 
 def _budget(own: BudgetArguments, arguments: RunArguments) -> Budget:
-    training, config = arguments.training, _config(arguments)
+    training, config = arguments.training, config_of(arguments)
     updates = updates_of(own, arguments)
-    # The longer side fills an update's budget; the other has its part of it.
-    longest = max(own.source_length, own.target_length)
-    sides = [training.batch_tokens * length / longest for length in (own.source_length, own.target_length)]
-    flops = flops_of_update(config, *sides, own.source_length, own.target_length)
+    lengths = (own.source_length, own.target_length)
+    sides = tokens_of_update(training.batch_tokens, *lengths)
+    flops = flops_of_update(config, *sides, *lengths)
     training.batch_tokens = -(-training.batch_tokens // own.devices)  # of one device
     set_seed(training.seed)
     model = Transformer2017ForConditionalGeneration(config)
@@ -131,13 +130,6 @@ def _budget(own: BudgetArguments, arguments: RunArguments) -> Budget:
     )
 
 
-def _config(arguments: RunArguments) -> Transformer2017Config:
-    try:
-        return Transformer2017Config.from_preset(arguments.model.preset, **arguments.model.overrides())
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
 def updates_of(own: BudgetArguments, arguments: RunArguments) -> int:
     """Those that --max_steps names, or that the epochs make."""
     training = arguments.training
@@ -147,6 +139,12 @@ def updates_of(own: BudgetArguments, arguments: RunArguments) -> int:
         raise UsageError("A run by epochs needs the size of the corpus: --pairs NUMBER, or --max_steps NUMBER.")
     tokens = own.pairs * max(own.source_length, own.target_length)
     return int(training.num_train_epochs * -(-tokens // training.batch_tokens))
+
+
+def tokens_of_update(batch_tokens: int, source_length: float, target_length: float) -> tuple[float, float]:
+    """Source and target tokens of an update: the longer side fills its budget, the other has its part of it."""
+    longest = max(source_length, target_length)
+    return batch_tokens * source_length / longest, batch_tokens * target_length / longest
 
 
 def flops_of_update(

@@ -125,7 +125,7 @@ def show_budget(trainer: Transformer2017Trainer, prepared: Prepared) -> None:
     *_, updates = trainer.set_initial_training_values(args, trainer.get_train_dataloader())
     tokens = [data.total(prepared.tokens, f"{side}_length") for side in ("source", "target")]
     lengths = [total / len(prepared.tokens) for total in tokens]
-    sides = [args.batch_tokens * length / max(lengths) for length in lengths]
+    sides = budget.tokens_of_update(args.batch_tokens, *lengths)
     flops = budget.flops_of_update(config, *sides, *lengths)
     seconds, memory = budget.seconds_per_update(trainer), budget.peak_bytes(args.device)
     found = budget.Budget(

@@ -158,23 +158,31 @@ def settle_bpe_dropout(arguments: RunArguments, tokenizer: PreTrainedTokenizerBa
         arguments.training.bpe_dropout = 0.0
 
 
+def config_of(arguments: RunArguments, **fields: int) -> Transformer2017Config:
+    """The sizes that the flags ask for; `fields` go before them.
+
+    Raises:
+        UsageError: If they do not fit together.
+    """
+    try:
+        return Transformer2017Config.from_preset(arguments.model.preset, **{**arguments.model.overrides(), **fields})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Transformer2017ForConditionalGeneration:
     """The model to go on from, or a new one of the sizes asked for, with the paper's way of decoding."""
     if arguments.model.model:
         return fine_tuning.load_to_go_on(arguments, tokenizer)
     start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     fields = {
-        **arguments.model.overrides(),
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "decoder_start_token_id": start,
     }
-    try:
-        config = Transformer2017Config.from_preset(arguments.model.preset, **fields)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    config = config_of(arguments, **fields)
     model = Transformer2017ForConditionalGeneration(config)
     model.generation_config = saving.paper_generation_config(config)
     return model
