@@ -30,6 +30,11 @@ def paper_generation_config(config: PreTrainedConfig) -> GenerationConfig:
     return generation
 
 
+def is_finite(model: PreTrainedModel) -> bool:
+    """Whether every weight is a number."""
+    return all(torch.isfinite(weight).all() for weight in model.parameters())
+
+
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: str = "") -> None:
     """Writes model, tokenizer and card beside the folder, then moves them in, the file that makes it a model last.
 
@@ -38,7 +43,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     Raises:
         RunError: If a weight is not a number: such a model translates nothing.
     """
-    if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+    if not is_finite(model):
         raise RunError(f"A weight of the model is not a number: nothing was written to {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / ".writing"

@@ -21,6 +21,7 @@ from .clock import Clock
 from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
 from .faults import outer_fault
 from .progress import ProgressBar, SampleTranslations, TokensPerSecond
+from .saving import is_finite
 from .schedule import inverse_square_root_schedule, peak_learning_rate
 from .stopping import EarlyStopping
 from .subword_dropout import DroppedMerges, SubwordDropout
@@ -221,7 +222,7 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         """
         run = Path(self.args.output_dir)
         checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
+        if not is_finite(self.model):
             step = self.state.global_step
             raise RunError(f"A weight is not a number at update {step}. {AGAINST_DIVERGENCE} {self._way_back()}")
         limit = self.args.save_total_limit
