@@ -30,10 +30,11 @@ from .training_speed import is_plain, projected_cross_entropy
 class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
     """What the models share: what they can do, and how their weights begin.
 
-    Initialisation is that of the code that the authors released: Glorot uniform for each weight matrix, zero for
-    biases, and a normal of deviation d_model^-0.5 for the shared embedding, which its scaling by sqrt(d_model) brings
-    to 1 and the output projection leaves at logits of about unit size. Source: tensor2tensor, `transformer_base` in
-    models/transformer.py, `get_variable_initializer` in utils/optimize.py, and layers/modalities.py.
+    Departure: the paper gives no initialisation. The authors' code draws weight matrices from Glorot's uniform
+    distribution and the shared embedding from a normal one of deviation d_model^-0.5; with those, six post-norm layers
+    may not begin to learn. The matrices of the l-th layer are therefore drawn 1/sqrt(l) as wide. Sources: tensor2tensor,
+    `get_variable_initializer` in utils/optimize.py and layers/modalities.py; Zhang, Titov and Sennrich, 2019,
+    "Improving Deep Transformer with Depth-Scaled Initialization and Merged Attention", arXiv 1908.11365.
     """
 
     config: Transformer2017Config
@@ -50,10 +51,16 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
         config.check()  # its fields may have been set since it was made
         super().__init__(config)
 
+    def post_init(self) -> None:
+        for layer in (part for part in self.modules() if isinstance(part, EncoderLayer | DecoderLayer)):
+            for linear in (part for part in layer.modules() if isinstance(part, nn.Linear)):
+                linear.initial_gain = (layer.layer_idx + 1) ** -0.5
+        super().post_init()
+
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # biases and layer normalisation
         if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
+            init.xavier_uniform_(module.weight, gain=getattr(module, "initial_gain", 1.0))
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.d_model**-0.5)
 
