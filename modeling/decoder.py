@@ -17,7 +17,6 @@ class DecoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: Transformer2017Config, layer_idx: int) -> None:
         super().__init__()
-        self.layer_idx = layer_idx
         self.self_attention = MultiHeadAttention(config, layer_idx, is_causal=True)
         self.self_attention_norm = nn.LayerNorm(config.d_model)
         self.encoder_decoder_attention = MultiHeadAttention(config, layer_idx)

@@ -59,9 +59,5 @@ class InputEmbedding(nn.Module):
         if attention_mask is not None and len(attention_mask.shape) == 2:
             left_padding = (attention_mask.cumsum(-1) == 0).sum(-1, keepdim=True)  # (batch, 1)
             positions = (positions - left_padding).clamp(min=0)  # counted from the first token (batch, length)
-        encoded = self._encode(positions)
+        encoded = sinusoidal_encoding(positions, self.d_model) if self.positions is None else self.positions(positions)
         return self.dropout(embedded * self.d_model**0.5 + encoded.to(embedded.dtype))
-
-    def _encode(self, positions: Tensor) -> Tensor:
-        """Whole numbers of any shape to (*shape, d_model)."""
-        return sinusoidal_encoding(positions, self.d_model) if self.positions is None else self.positions(positions)

@@ -16,7 +16,6 @@ class EncoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: Transformer2017Config, layer_idx: int) -> None:
         super().__init__()
-        self.layer_idx = layer_idx
         self.self_attention = MultiHeadAttention(config, layer_idx)
         self.self_attention_norm = nn.LayerNorm(config.d_model)
         self.feed_forward = FeedForward(config)

@@ -30,11 +30,11 @@ from .training_speed import is_plain, projected_cross_entropy
 class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
     """What the models share: what they can do, and how their weights begin.
 
-    Departure: the paper gives no initialisation. The authors' code draws weight matrices from Glorot's uniform
-    distribution and the shared embedding from a normal one of deviation d_model^-0.5; with those, six post-norm layers
-    may not begin to learn. The matrices of the l-th layer are therefore drawn 1/sqrt(l) as wide. Sources: tensor2tensor,
-    `get_variable_initializer` in utils/optimize.py and layers/modalities.py; Zhang, Titov and Sennrich, 2019,
-    "Improving Deep Transformer with Depth-Scaled Initialization and Merged Attention", arXiv 1908.11365.
+    Departure: the paper gives no initialisation. The authors' code draws matrices from Glorot's uniform distribution
+    and the shared embedding from a normal one of deviation d_model^-0.5 (tensor2tensor, `get_variable_initializer` in
+    utils/optimize.py, layers/modalities.py). With those, six post-norm layers may not begin to learn; so the matrices
+    of layer l are 1/sqrt(l) as wide (Zhang, Titov and Sennrich, 2019, "Improving Deep Transformer with Depth-Scaled
+    Initialization and Merged Attention", arXiv 1908.11365).
     """
 
     config: Transformer2017Config
@@ -51,16 +51,12 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
         config.check()  # its fields may have been set since it was made
         super().__init__(config)
 
-    def post_init(self) -> None:
-        for layer in (part for part in self.modules() if isinstance(part, EncoderLayer | DecoderLayer)):
-            for linear in (part for part in layer.modules() if isinstance(part, nn.Linear)):
-                linear.initial_gain = (layer.layer_idx + 1) ** -0.5
-        super().post_init()
-
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # biases and layer normalisation
         if isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight, gain=getattr(module, "initial_gain", 1.0))
+            layers = enumerate(getattr(self, "layers", ()), start=1)  # of the encoder, or of the decoder
+            number = next((number for number, layer in layers if module in layer.modules()), 1)
+            init.xavier_uniform_(module.weight, gain=number**-0.5)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.d_model**-0.5)
 
