@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer2017.configuration import UsageError
+from transformer2017.configuration.manifest import written_whole
 
 from .translate import Lines, load, open_bytes
 
@@ -16,11 +17,10 @@ COMPARED_LINES = 1000
 def run(argv: list[str]) -> int:
     """Writes the model in the format and prints the report of the comparison."""
     arguments = _parser().parse_args(argv)
-    output_dir = Path(arguments.output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise UsageError(f"--output_dir {output_dir} exists and is not an empty folder")
-    model, tokenizer = load(arguments.model)
-    print(_export(arguments, model, tokenizer, _sources(arguments, tokenizer)))
+    with written_whole(Path(arguments.output_dir)) as folder:
+        model, tokenizer = load(arguments.model)
+        report = _export(arguments, folder, model, tokenizer, _sources(arguments, tokenizer))
+    print(f"{report}\n  written to {arguments.output_dir}")
     return 0
 
 
@@ -62,9 +62,11 @@ def _sources(arguments: argparse.Namespace, tokenizer: Any) -> list[list[int]] |
     return [tokenizer(line)["input_ids"] for line in lines]
 
 
-def _export(arguments: argparse.Namespace, model: Any, tokenizer: Any, sources: list[list[int]] | None) -> object:
+def _export(
+    arguments: argparse.Namespace, output_dir: Path, model: Any, tokenizer: Any, sources: list[list[int]] | None
+) -> object:
     """Calls the room that writes the format; each is imported only where it is wanted."""
-    output_dir, quantization = arguments.output_dir, arguments.quantization
+    quantization = arguments.quantization
     if arguments.format in ("marian", "marian-npz") and quantization != "float32":
         raise UsageError(f"--quantization {quantization}: the format {arguments.format} holds float32 only")
     if arguments.format == "marian":

@@ -4,18 +4,16 @@ import argparse
 from pathlib import Path
 
 from transformer2017.configuration import UsageError
-from transformer2017.configuration.manifest import write_manifest
+from transformer2017.configuration.manifest import write_manifest, written_whole
 
 
 def run(argv: list[str]) -> int:
     """Reads the model and prints the report of what was compared."""
     arguments = _parser().parse_args(argv)
-    output_dir = Path(arguments.output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise UsageError(f"--output_dir {output_dir} exists and is not an empty folder")
-    report = _import(arguments)
-    write_manifest(output_dir)
-    print(report)
+    with written_whole(Path(arguments.output_dir)) as folder:
+        report = _import(arguments, folder)
+        write_manifest(folder)
+    print(f"{report}\n  written to {arguments.output_dir}")
     return 0
 
 
@@ -44,25 +42,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _import(arguments: argparse.Namespace) -> object:
+def _import(arguments: argparse.Namespace, output_dir: Path) -> object:
     """Calls the room that reads the format; each is imported only where it is wanted."""
     if arguments.format == "marian":
         from transformer2017.interchange.marian import import_marian
 
-        return import_marian(arguments.path, arguments.output_dir)
+        return import_marian(arguments.path, output_dir)
     if not Path(arguments.path).is_file():
         raise UsageError(f"there is no file {arguments.path}")
     if arguments.format == "fairseq":
         from transformer2017.interchange.fairseq import import_fairseq
 
-        return import_fairseq(arguments.path, arguments.dictionary, arguments.output_dir)
+        return import_fairseq(arguments.path, arguments.dictionary, output_dir)
     from transformer2017.interchange.torch_transformer import import_torch
 
     if arguments.num_heads is None:
         raise UsageError("a state dict does not tell its number of heads: give --num_heads")
     return import_torch(
         arguments.path,
-        arguments.output_dir,
+        output_dir,
         num_heads=arguments.num_heads,
         activation_function=arguments.activation_function,
         pad_token_id=arguments.pad_token_id,

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from transformer2017.configuration import UsageError
+from transformer2017.configuration.manifest import written_whole
 
 APP = """\
 import os
@@ -45,21 +46,16 @@ def write_space(model: str, folder: Path) -> None:
     """
     if Path(model).exists() or model.count("/") != 1:
         raise UsageError(f"a Space loads its model from the Hub: give its name there, as user/name, and not {model!r}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not an empty folder: name a new one for the Space")
     versions = {name: _version(name) for name in ("torch", "transformers", "gradio")}
-    folder.mkdir(parents=True, exist_ok=True)
-    for room in ROOMS:
-        _copy(f"transformer2017{room}", folder.joinpath("transformer2017", *room.split(".")[1:]))
     title, python = model.rpartition("/")[2], f"{sys.version_info.major}.{sys.version_info.minor}"
     readme = README.format(model=model, title=title, gradio=versions["gradio"], python=python)
     requirements = "".join(f"{name}=={number}\n" for name, number in versions.items())
-    for name, text in {
-        "app.py": APP.format(model=model),
-        "requirements.txt": requirements,
-        "README.md": readme,
-    }.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    texts = {"app.py": APP.format(model=model), "requirements.txt": requirements, "README.md": readme}
+    with written_whole(folder) as beside:
+        for room in ROOMS:
+            _copy(f"transformer2017{room}", beside.joinpath("transformer2017", *room.split(".")[1:]))
+        for name, text in texts.items():
+            (beside / name).write_text(text, encoding="utf-8")
 
 
 def _copy(package: str, folder: Path) -> None:

@@ -53,7 +53,7 @@ def export_argos(
             raise UsageError(f"{code!r} is not a code of a language, such as en or pt-BR.")
     pieces = sentencepiece_model(tokenizer)
     name = f"translate-{source_language}_{target_language}-{PACKAGE_VERSION.replace('.', '_')}"
-    report = Report(f"argos export ({quantization}) to {Path(output_dir) / name}.argosmodel")
+    report = Report(f"argos export ({quantization}), {name}.argosmodel")
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / name
         write_ctranslate2(model, tokenizer, folder / "model", quantization, add_source_eos=True)

@@ -178,7 +178,7 @@ def export_ctranslate2(
     """
     write_ctranslate2(model, tokenizer, output_dir, quantization)
     tokenizer.save_pretrained(output_dir)
-    report = Report(f"ctranslate2 export ({quantization}) to {output_dir}")
+    report = Report(f"ctranslate2 export ({quantization})")
     if model.config.learned_positions is None:
         report.note(f"sequences of up to {MAX_POSITIONS} tokens: CTranslate2 has a table of positions")
     compare_translator(report, model, str(output_dir), quantization, sources)

@@ -50,7 +50,7 @@ def import_fairseq(checkpoint: str | Path, dictionary: str | Path | None, output
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
         raise UsageError(f"{checkpoint} is not a whole fairseq checkpoint: {in_a_line(error)}") from error
     model.save_pretrained(output_dir)
-    report = Report(f"fairseq import from {checkpoint} to {output_dir}")
+    report = Report(f"fairseq import from {checkpoint}")
     report.note("compared with FSMT, transformers' port of fairseq's transformer")
     learned = "encoder.embed_positions.weight" in state
     original = fsmt_from(

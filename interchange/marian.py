@@ -111,7 +111,7 @@ def export_marian(
     marian_from(model).save_pretrained(output_dir)
     if tokenizer is not None:
         tokenizer.save_pretrained(output_dir)
-    report = Report(f"marian export to {output_dir}")
+    report = Report("marian export")
     report.note(f"sequences of up to {MAX_POSITIONS} tokens: MarianMT has a table of positions")
     exported = MarianMTModel.from_pretrained(output_dir, dtype=model.dtype).eval()
     compare_models(report, model, exported, sources, LOGITS_TOLERANCE)
@@ -229,7 +229,7 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
         raise UsageError(f"{path} cannot be read as a MarianMT model: {in_a_line(error)}") from error
     model = transformer2017_from(marian)
     model.save_pretrained(output_dir)
-    report = Report(f"marian import from {path} to {output_dir}")
+    report = Report(f"marian import from {path}")
     try:
         AutoTokenizer.from_pretrained(path).save_pretrained(output_dir)
     except (OSError, ValueError, KeyError, ImportError, TypeError) as error:

@@ -49,7 +49,7 @@ def export_marian_npz(
     (folder / "vocab.yml").write_text("".join(lines), encoding="utf-8", newline="\n")
     (folder / "decoder.yml").write_text(_decoder_yaml(model), encoding="utf-8")
     np.savez(folder / "model.npz", **marian_weights(model, order))
-    report = Report(f"marian-npz export to {folder}")
+    report = Report("marian-npz export")
     report.note(f"positions: a table of {MAX_POSITIONS}, as Marian trains them; its own sinusoids differ from §3.5")
     report.note("run by CTranslate2's converter of Marian models, with its factor on embeddings as Marian has it")
     _compare(report, model, folder, sources, order, names)

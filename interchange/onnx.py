@@ -132,7 +132,7 @@ def export_onnx(
     model.config.to_json_file(folder / "config.json")
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    report = Report(f"onnx export ({quantization}) to {folder}")
+    report = Report(f"onnx export ({quantization})")
     _compare(report, model, OnnxModel(folder), quantization, sources)
     return report
 

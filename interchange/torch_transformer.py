@@ -69,7 +69,7 @@ def import_torch(
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} is no state dict: save it as torch.save(model.state_dict(), path).")
-    report = Report(f"torch import from {path} to {output_dir}")
+    report = Report(f"torch import from {path}")
     try:
         config, own = own_state(
             state,

@@ -29,7 +29,8 @@ def test_out_to_marian_and_in_again(folder, capsys):
     words = [str(folder / "model"), "--output_dir", str(folder / "marian"), "--source", str(folder / "text")]
     assert main(["export", "marian", *words]) == 0
     said = capsys.readouterr().out
-    assert "marian export to" in said
+    assert said.startswith("marian export\n")
+    assert said.endswith(f"written to {folder / 'marian'}\n")
     assert "logits of 2 sentences: largest difference" in said
     assert "translations of 2 sentences (greedy): 2 equal" in said
     assert type(AutoModelForSeq2SeqLM.from_pretrained(folder / "marian")) is MarianMTModel
@@ -69,6 +70,20 @@ def test_mistakes_are_one_sentence(folder, words, sentence, capsys):
     said = capsys.readouterr().err
     assert sentence in said
     assert "Traceback" not in said
+
+
+def test_an_import_that_fails_leaves_nothing(folder, monkeypatch):
+    """Neither the folder nor the one beside it that was being written."""
+    marian = folder / "marian"
+    assert main(["export", "marian", str(folder / "model"), "--output_dir", str(marian)]) == 0
+    before = sorted(folder.iterdir())
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("transformer2017.cli.import_.write_manifest", fail)
+    assert main(["import", "marian", str(marian), "--output_dir", str(folder / "again")]) == 1
+    assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("verb", VERBS)
