@@ -20,6 +20,7 @@ from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampl
 from .clock import Clock
 from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
 from .faults import outer_fault
+from .memory import FreedMemory
 from .progress import ProgressBar, SampleTranslations, TokensPerSecond
 from .saving import is_finite
 from .schedule import inverse_square_root_schedule, peak_learning_rate
@@ -66,7 +67,7 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         self.keeps_aside = False  # whether the next checkpoint is a signal's and not the schedule's
         self.last_translations: list[str] = []
         self.tokens_per_second = TokensPerSecond()
-        for callback in (SeedEachUpdate(), self.tokens_per_second, EarlyStopping()):
+        for callback in (SeedEachUpdate(), FreedMemory(), self.tokens_per_second, EarlyStopping()):
             self.add_callback(callback)
         if args.max_minutes or args.save_minutes:
             self.add_callback(Clock())

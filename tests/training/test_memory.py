@@ -1,5 +1,8 @@
 """How much of an update a device takes at once."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
@@ -55,3 +58,39 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(model, tmp_path, monkey
     other = arguments(tmp_path, batch_tokens=2048)
     memory.settle_accumulation(other, model, note)
     assert other.gradient_accumulation_steps == 1
+
+
+KEPT_AND_GIVEN_BACK = """
+import sys
+import torch
+from pathlib import Path
+from types import SimpleNamespace
+from transformer2017.training import memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+if not memory.keep_freed_memory():
+    sys.exit("skipped: not glibc")
+before = resident()
+pieces = [torch.ones(2**18) for _ in range(200)]  # 1 MiB each
+for even in range(0, 200, 2):
+    pieces[even] = None  # each between two that stay, so that the heap's end cannot come down
+kept = resident() - before
+memory.FreedMemory().on_step_end(None, SimpleNamespace(global_step=19), None)
+assert resident() - before > 0.9 * kept
+memory.FreedMemory().on_step_end(None, SimpleNamespace(global_step=20), None)
+print(kept / 2**20, (resident() - before) / 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_freed_memory_is_kept_and_given_back_now_and_then():
+    """200 MiB, half of it freed: all stays resident until the trim, which gives the half back."""
+    done = subprocess.run([sys.executable, "-c", KEPT_AND_GIVEN_BACK], capture_output=True, text=True)
+    if "not glibc" in done.stderr:
+        pytest.skip("another C library")
+    assert done.returncode == 0, done.stderr
+    kept, left = map(float, done.stdout.split())
+    assert kept > 190
+    assert left < 115
