@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_manifest
-from transformer2017.configuration.token_numbers import refuse_absurd_numbers
+from transformer2017.configuration.token_numbers import saved_tokenizer
 
 MAX_TOKENS_BEYOND_INPUT = 50  # §6.1
 GENERATION_FLAGS = ("num_beams", "length_penalty", "early_stopping", "ranking", "max_new_tokens", "fast")
@@ -195,7 +195,6 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     """
     import torch
     from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
-    from transformers import AutoTokenizer
 
     _check_folder(name)
     check_manifest(name)
@@ -210,8 +209,7 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"the model {name!r} cannot be loaded: {in_a_line(error)}") from error
     try:
-        refuse_absurd_numbers(Path(name, "tokenizer.json"))
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = saved_tokenizer(name)
     except Exception as error:
         raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {in_a_line(error)}") from error
     if device is None:

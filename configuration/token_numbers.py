@@ -3,7 +3,19 @@
 import json
 from pathlib import Path
 
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 MOST_TOKENS = 10_000_000  # no vocabulary is near it
+
+
+def saved_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, or of a name on the Hub.
+
+    Raises:
+        ValueError: If it numbers a token beyond any vocabulary; other damage raises errors of any kind.
+    """
+    refuse_absurd_numbers(Path(name, "tokenizer.json"))
+    return AutoTokenizer.from_pretrained(name)
 
 
 def refuse_absurd_numbers(file: Path) -> None:

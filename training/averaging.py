@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from transformer2017.configuration import UsageError
+from transformer2017.configuration.token_numbers import saved_tokenizer
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .checkpoints import checkpoints_of, is_whole
 from .saving import MARK, save_model
@@ -62,5 +63,5 @@ def average_run(run: Path, last: int, output_dir: Path, overwrite: bool = False)
     weights = average_weights(used)
     model = Transformer2017ForConditionalGeneration.from_pretrained(used[-1])
     set_weights(model, weights)
-    save_model(model, AutoTokenizer.from_pretrained(used[-1]), output_dir)
+    save_model(model, saved_tokenizer(used[-1]), output_dir)
     return used

@@ -10,9 +10,9 @@ import torch
 from datasets import Dataset
 from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_manifest
-from transformer2017.configuration.token_numbers import refuse_absurd_numbers
+from transformer2017.configuration.token_numbers import saved_tokenizer
 from transformer2017.modeling.translation import Translator
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import IGNORED_LABEL
 from .data import Corpus, language_of, read_pairs, tokenize
@@ -110,8 +110,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     check_manifest(name)
     try:
-        refuse_absurd_numbers(Path(name, "tokenizer.json"))
-        return AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        return AutoModelForSeq2SeqLM.from_pretrained(name), saved_tokenizer(name)
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"{name} is not a model that can be loaded: {in_a_line(error)}") from error
 

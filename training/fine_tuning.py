@@ -7,7 +7,8 @@ import torch
 from tokenizers import Tokenizer, models
 from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_manifest
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformer2017.configuration.token_numbers import saved_tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import RunArguments
 from .evaluation import load_model
@@ -38,7 +39,7 @@ def tokenizer_of(arguments: RunArguments) -> PreTrainedTokenizerBase:
     name = arguments.model.model
     check_manifest(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = saved_tokenizer(name)
     except Exception as error:
         raise UsageError(f"--model {name} has no tokenizer that can be loaded: {in_a_line(error)}") from error
     return add_words(tokenizer, Path(arguments.tokenizer.add_words)) if arguments.tokenizer.add_words else tokenizer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformer2017.configuration import UsageError, in_a_line
-from transformer2017.configuration.token_numbers import refuse_absurd_numbers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformer2017.configuration.token_numbers import refuse_absurd_numbers, saved_tokenizer
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .arguments import TokenizerArguments
 from .sentencepiece_model import load_sentencepiece
@@ -56,10 +56,10 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if path.endswith((".model", ".spm")):
         return load_sentencepiece(path)
     try:
-        refuse_absurd_numbers(Path(path) if path.endswith(".json") else Path(path, "tokenizer.json"))
         if path.endswith(".json"):
+            refuse_absurd_numbers(Path(path))
             return as_pretrained(Tokenizer.from_file(path))
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = saved_tokenizer(path)
     except Exception as error:
         raise UsageError(f"--tokenizer {path} cannot be loaded: {in_a_line(error)}") from error
     for name in ("pad_token", "eos_token"):
