@@ -25,8 +25,8 @@ from .memory import keep_freed_memory, memory_of_run
 from .train import config_of, settle_parts
 from .trainer import Transformer2017Trainer
 
-# Updates whose time is taken, and those before them, at most. A shape of batch takes longer when it is first met, which
-# is seldom in a whole run.
+# Updates whose time is taken, and those before them, at most. A shape of batch takes longer when it is first met,
+# which is seldom in a whole run.
 MEASURED, UNMEASURED = 24, 16
 BURST = 60.0  # seconds after which no more are begun
 MADE_UP = 20_000  # pairs to measure on
