@@ -124,6 +124,18 @@ def test_parquet_and_local_data_sets_give_their_pairs(tmp_path):
     assert list(read_dataset(str(tmp_path / "set"), "train", None, False, columns)) == [("a dog", "ein Hund")]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_data_set_of_the_hub_gives_its_pairs_whole_or_streamed(tmp_path, monkeypatch, streaming):
+    """A folder as the Hub would give it, read by the same `load_dataset`; many rows, in their order."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{"translation": {"en": f"dog {n}", "de": f"Hund {n}"}} for n in range(3000)]
+    (tmp_path / "pairs").mkdir()
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "pairs" / "train.parquet"), batch_size=500)
+    columns = Columns(source_language="en", target_language="de")
+    read = read_dataset(str(tmp_path / "pairs"), "train", None, streaming, columns)
+    assert list(read) == [(f"dog {n}", f"Hund {n}") for n in range(3000)]
+
+
 def test_external_entities_are_refused(tmp_path):
     """A translation memory must not read other files of the machine."""
     pytest.importorskip("defusedxml")

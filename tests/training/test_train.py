@@ -119,3 +119,16 @@ def test_checkpoints_by_the_clock(flags, tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "last update: BLEU" in shown
     assert "average of the last 2 checkpoints: BLEU" in shown
+
+
+def test_tensorboard_gets_the_curves(flags, tmp_path, monkeypatch):
+    """By the usual `report_to`, and with them what this package adds: tokens a second, BLEU and chrF."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    assert main(["train", *flags(report_to="tensorboard")]) == 0
+    board = accumulator.EventAccumulator(str(tmp_path / "board")).Reload()
+    steps = {name: [event.step for event in board.Scalars(name)] for name in board.Tags()["scalars"]}
+    for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second"):
+        assert steps[f"train/{name}"] == [2, 4, 6, 8, 10, 12], name
+    for name in ("loss", "perplexity", "bleu", "chrf"):
+        assert steps[f"eval/{name}"] == [4, 8, 12], name
