@@ -1,5 +1,7 @@
 """The Hub: one call that uploads a finished model folder, and nothing else that lies in it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -41,7 +43,7 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool | None = None
     folder = Path(folder)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise UsageError(f"{folder} holds no model to upload (config.json and *.safetensors)")
-    try:
+    with _refusals_in_a_sentence(repo_id):
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         commit = api.upload_folder(
@@ -51,11 +53,17 @@ def push_folder(folder: str | Path, repo_id: str, *, private: bool | None = None
             ignore_patterns=["*/*"],  # of the folder itself only
             commit_message="Upload the model, its tokenizer and its card",
         )
-    except OfflineModeIsEnabled as error:
-        raise RunError(f"{repo_id} was not uploaded: HF_HUB_OFFLINE is set") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise RunError(f"{repo_id} was not uploaded: {in_a_line(error)}") from error
     return str(commit)
+
+
+@contextmanager
+def _refusals_in_a_sentence(repo_id: str) -> Iterator[None]:
+    try:
+        yield
+    except OfflineModeIsEnabled as error:
+        raise RunError(f"{repo_id} cannot be uploaded to: HF_HUB_OFFLINE is set") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise RunError(f"{repo_id} cannot be uploaded to: {in_a_line(error)}") from error
 
 
 class Upload:
@@ -79,13 +87,9 @@ class Upload:
             return
         if arguments.hub_strategy not in ("end", HubStrategy.END):
             raise UsageError("--hub_strategy can be end alone: the finished folder is uploaded, in one commit.")
-        try:
+        with _refusals_in_a_sentence(self.repo_id):
             created = HfApi(token=self.token).create_repo(self.repo_id, private=self.private, exist_ok=True)
-            self.repo_id = created.repo_id
-        except OfflineModeIsEnabled as error:
-            raise RunError(f"--push_to_hub: {self.repo_id} cannot be reached: HF_HUB_OFFLINE is set") from error
-        except (HfHubHTTPError, OSError) as error:
-            raise RunError(f"--push_to_hub: {self.repo_id} was refused: {in_a_line(error)}") from error
+        self.repo_id = created.repo_id
 
     def push(self, folder: Path) -> str:
         """Uploads the finished folder, and gives the address of the commit."""

@@ -193,5 +193,5 @@ def test_failures_are_one_sentence(folder, tmp_path):
     """A folder without a model, and no way to the Hub."""
     with pytest.raises(UsageError, match="holds no model to upload"):
         push_folder(tmp_path, "me/en-de")
-    with pytest.raises(RunError, match="was not uploaded"):
+    with pytest.raises(RunError, match="cannot be uploaded to"):
         push_folder(folder, "me/en-de")
