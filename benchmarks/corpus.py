@@ -65,7 +65,7 @@ def first_step(folder: Path) -> None:
     began = time.time()
     from transformer2017.training.flags import Flags
     from transformer2017.training.memory import keep_freed_memory
-    from transformer2017.training.train import make_model, prepare
+    from transformer2017.training.prepare import make_model, prepare
     from transformer2017.training.trainer import Transformer2017Trainer
 
     keep_freed_memory()

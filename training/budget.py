@@ -22,7 +22,7 @@ from .batching import IGNORED_LABEL
 from .encoding import TOKENS
 from .flags import Flags, Parser, ReadableHelp
 from .memory import keep_freed_memory, memory_of_run
-from .train import config_of, settle_parts
+from .prepare import config_of, settle_parts
 from .trainer import Transformer2017Trainer
 
 # Updates whose time is taken, and those before them, at most. A shape of batch takes longer when it is first met,

@@ -14,7 +14,8 @@ from . import budget, data
 from .batching import IGNORED_LABEL
 from .flags import Flags
 from .memory import keep_freed_memory
-from .train import Prepared, describe, make_model, prepare, say, settle_parts
+from .prepare import Prepared, make_model, prepare, settle_parts
+from .train import describe, say
 from .trainer import Transformer2017Trainer
 
 PAIRS = 100  # to overfit
