@@ -15,7 +15,6 @@ from .arguments import TrainingArguments
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc allows
-PRIMITIVES = 64  # of oneDNN, an update's with room to spare
 UPDATES_BETWEEN_TRIMS = 20
 PROCESS = 7 * 2**27  # bytes of the process with its libraries, before there is a model
 STATE = 16  # bytes of a parameter, its gradient and Adam's two moments in float32
@@ -27,13 +26,11 @@ def keep_freed_memory() -> bool:
     """Has glibc keep freed memory in the process, which otherwise faults in the pages of every large tensor anew.
 
     It is what MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ do when they are set before a process starts; here the
-    user need not know of them. Call it before the first large tensor is made. oneDNN keeps fewer of the programs that
-    it writes for each shape of a matrix product: batches of text seldom repeat a shape, and its 1,024 take 0.3 GiB.
+    user need not know of them. Call it before the first large tensor is made.
 
     Returns:
         Whether the C library took both settings; False where it is not glibc.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
