@@ -1,0 +1,127 @@
+"""What a run needs before its first update: data, recipe, tokenizer, tokens and a model."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.configuration.manifest import fault_of, write_manifest
+from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformers import PreTrainedTokenizerBase
+
+from . import data, fine_tuning, saving, tokenization
+from .arguments import RunArguments
+from .evaluation import ValidationSet, tokenized_validation_set
+from .flags import Flags
+from .memory import settle_accumulation
+from .subword_dropout import is_byte_pair_encoding
+
+
+@dataclass
+class Prepared:
+    """What a run needs beside its model."""
+
+    arguments: RunArguments
+    corpus: data.Corpus
+    tokenizer: PreTrainedTokenizerBase
+    tokens: Dataset
+    left_out: str  # for the user: pairs that are too long
+    validation: ValidationSet | None
+
+
+def prepare(flags: Flags, store: Path) -> Prepared:
+    """The first stages: data, recipe, tokenizer, tokens; what they make is kept in the folder `store`."""
+    corpus = data.training_corpus(flags.data(), store)
+    validation = data.validation_corpus(flags.data(), store)
+    recipe = flags.recipe_for(len(corpus.pairs))
+    arguments = flags.with_recipe(recipe, with_validation=validation is not None)
+    tokenizer = make_tokenizer(corpus, arguments, store)
+    settle_bpe_dropout(arguments, tokenizer)
+    tokens, left_out = data.tokenize(
+        corpus.pairs,
+        tokenizer,
+        store / "train.tokens.arrow",
+        arguments.data.max_length,
+        with_words=bool(arguments.training.bpe_dropout),
+    )
+    evaluated = validation and tokenized_validation_set(validation, tokenizer, store / "validation.tokens.arrow")
+    return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
+
+
+def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model to go on from, the one that flags name, this run's own from before, or a new one."""
+    fine_tuning.refuse_other_sizes(arguments)
+    if arguments.model.model:
+        return fine_tuning.tokenizer_of(arguments)
+    if arguments.tokenizer.tokenizer:
+        return tokenization.load_tokenizer(arguments.tokenizer.tokenizer)
+    kept = store / "tokenizer"
+    if corpus.reused and fault_of(kept) is None:
+        return tokenization.load_tokenizer(str(kept))
+    tokenizer = tokenization.train_tokenizer(
+        data.sentences(corpus.pairs),
+        arguments.tokenizer,
+        arguments.model.vocab_size,
+        exact="vocab_size" in arguments.given,
+    )
+    partial = store / ".tokenizer.partial"
+    for folder in (partial, kept):
+        shutil.rmtree(folder, ignore_errors=True)
+    tokenizer.save_pretrained(partial)
+    write_manifest(partial)
+    partial.rename(kept)
+    return tokenizer
+
+
+def settle_bpe_dropout(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Leaves out subword dropout where the recipe sets it and the tokenizer has no merges.
+
+    Raises:
+        UsageError: If the user asked for what cannot be.
+    """
+    rate = arguments.training.bpe_dropout
+    if not 0 <= rate < 1:
+        raise UsageError(f"--bpe_dropout is a rate from 0 up to, but not including, 1, not {rate:g}.")
+    if rate and not is_byte_pair_encoding(tokenizer):
+        if "bpe_dropout" in arguments.given:
+            raise UsageError("--bpe_dropout needs a tokenizer of byte-pair encoding (--tokenizer_type bpe).")
+        arguments.training.bpe_dropout = 0.0
+
+
+def config_of(arguments: RunArguments, **fields: int) -> Transformer2017Config:
+    """The sizes that the flags ask for; `fields` go before them.
+
+    Raises:
+        UsageError: If they do not fit together.
+    """
+    try:
+        return Transformer2017Config.from_preset(arguments.model.preset, **{**arguments.model.overrides(), **fields})
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Transformer2017ForConditionalGeneration:
+    """The model to go on from, or a new one of the sizes asked for, with the paper's way of decoding."""
+    if arguments.model.model:
+        return fine_tuning.load_to_go_on(arguments, tokenizer)
+    start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    fields = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": start,
+    }
+    config = config_of(arguments, **fields)
+    model = Transformer2017ForConditionalGeneration(config)
+    model.generation_config = saving.paper_generation_config(config)
+    return model
+
+
+def settle_parts(
+    arguments: RunArguments, model: Transformer2017ForConditionalGeneration, note: Path | None = None
+) -> None:
+    """Has a device take an update in parts where memory asks for it and the user has not said how many."""
+    if not {"device_batch_tokens", "gradient_accumulation_steps"} & arguments.given.keys():
+        settle_accumulation(arguments.training, model, note)
