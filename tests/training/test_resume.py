@@ -93,6 +93,7 @@ def test_a_signal_ends_the_run_after_its_update_with_a_checkpoint_of_its_own(fla
                 os.kill(os.getpid(), number)
             return super().training_step(*args, **kwargs)
 
+    handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr("transformer2017.training.train.Transformer2017Trainer", Signalled)
         with pytest.raises(Stopped) as stopped:
@@ -103,7 +104,7 @@ def test_a_signal_ends_the_run_after_its_update_with_a_checkpoint_of_its_own(fla
     assert (run / "_run" / "stopped" / "checkpoint-6" / "manifest.json").is_file()
     assert_same_weights(whole, train(flags("stopped")))
     assert not list((run / "_run" / "stopped").iterdir())
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_folder_is_one_runs_at_a_time(tmp_path):
