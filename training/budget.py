@@ -184,7 +184,9 @@ def _made_up(config: Transformer2017Config, own: BudgetArguments) -> Dataset:
 
 def seconds_per_update(trainer: Transformer2017Trainer) -> float:
     """Takes updates as the run will, at a rate of 0, and gives the mean of their seconds."""
-    optimizer, batches = trainer.create_optimizer(), _without_end(trainer)
+    # Only a prepared model multiplies in bfloat16 where the run does.
+    model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
+    batches = _without_end(trainer)
     optimizer.param_groups[0]["lr"] = 0.0
     began = ended = _now(trainer.args.device)
     seconds: list[float] = []
@@ -192,7 +194,7 @@ def seconds_per_update(trainer: Transformer2017Trainer) -> float:
         share = list(itertools.islice(batches, trainer.args.gradient_accumulation_steps))
         tokens = sum((batch["labels"] != IGNORED_LABEL).sum() for batch in share)
         for batch in share:
-            trainer.training_step(trainer.model, batch, tokens.to(trainer.args.device))
+            trainer.training_step(model, batch, tokens.to(trainer.args.device))
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(_now(trainer.args.device) - ended)
