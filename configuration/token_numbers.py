@@ -2,18 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MOST_TOKENS = 10_000_000  # no vocabulary is near it
 
 
-def saved_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+def saved_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a folder, or of a name on the Hub.
 
     Raises:
         ValueError: If it numbers a token beyond any vocabulary; other damage raises errors of any kind.
     """
+    from transformers import AutoTokenizer  # takes a while, and `--help` does not need it
+
     refuse_absurd_numbers(Path(name, "tokenizer.json"))
     return AutoTokenizer.from_pretrained(name)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets import Dataset
 from transformer2017.configuration import Transformer2017Config, UsageError
-from transformer2017.configuration.manifest import fault_of, write_manifest
+from transformer2017.configuration.manifest import fault_of, write_manifest, written_whole
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase
 
@@ -65,12 +65,10 @@ def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) ->
         arguments.model.vocab_size,
         exact="vocab_size" in arguments.given,
     )
-    partial = store / ".tokenizer.partial"
-    for folder in (partial, kept):
-        shutil.rmtree(folder, ignore_errors=True)
-    tokenizer.save_pretrained(partial)
-    write_manifest(partial)
-    partial.rename(kept)
+    shutil.rmtree(kept, ignore_errors=True)
+    with written_whole(kept) as folder:
+        tokenizer.save_pretrained(folder)
+        write_manifest(folder)
     return tokenizer
 
 
