@@ -17,7 +17,7 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def in_a_line(error: BaseException, most: int = 200) -> str:
-    """What another library's error says, as part of a sentence: in one line, and not endless."""
+def in_a_line(error: BaseException | str, most: int = 200) -> str:
+    """What another library's error or a file says, as part of a sentence: in one line, and not endless."""
     words = " ".join(str(error).split()) or type(error).__name__
     return words if len(words) <= most else words[:most] + " ..."

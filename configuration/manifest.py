@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import UsageError
+from .errors import UsageError, in_a_line
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
@@ -76,7 +76,8 @@ def fault_of(folder: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return f"{MANIFEST} cannot be read"
     try:
-        return next(filter(None, (_fault_of_file(folder, name, *facts) for name, facts in expected.items())), None)
+        fault = next(filter(None, (_fault_of_file(folder, name, *facts) for name, facts in expected.items())), None)
+        return fault and in_a_line(fault)  # it holds a name that anything may have been written into
     except OSError as error:
         return f"a file of it cannot be read ({error.strerror})"
 

@@ -16,7 +16,7 @@ from transformer2017.configuration import Transformer2017Config, UsageError, in_
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerFast
 
-from .layout import POSITIONS, State, layer_parts, own_model, with_scaled_embedding
+from .layout import POSITIONS, State, layer_parts, own_config, own_model, with_scaled_embedding
 from .originals import fsmt_from
 from .report import LOGITS_TOLERANCE, Report, compare_models
 
@@ -161,27 +161,25 @@ _PAIRS = (
 def _own_config(arguments: argparse.Namespace, vocab_size: int, d_model: int, **fields: Any) -> Transformer2017Config:
     start, pad, end = (SPECIAL_TOKENS.index(token) for token in (START, PAD, END))
     activation = getattr(arguments, "activation_fn", "relu")
-    try:
-        return Transformer2017Config(
-            vocab_size=vocab_size,
-            d_model=d_model,
-            d_ff=arguments.encoder_ffn_embed_dim,
-            num_heads=arguments.encoder_attention_heads,
-            encoder_layers=arguments.encoder_layers,
-            decoder_layers=arguments.decoder_layers,
-            dropout=getattr(arguments, "dropout", 0.1),
-            attention_dropout=getattr(arguments, "attention_dropout", 0.0),
-            activation_dropout=getattr(arguments, "activation_dropout", 0.0),
-            activation_function={"swish": "silu"}.get(activation, activation),
-            label_smoothing=getattr(arguments, "label_smoothing", 0.1),
-            pad_token_id=pad,
-            bos_token_id=start,
-            eos_token_id=end,
-            decoder_start_token_id=end,
-            **fields,
-        )
-    except ValueError as error:
-        raise UsageError(f"This fairseq model cannot be represented: {error}") from error
+    return own_config(
+        "fairseq model",
+        vocab_size=vocab_size,
+        d_model=d_model,
+        d_ff=arguments.encoder_ffn_embed_dim,
+        num_heads=arguments.encoder_attention_heads,
+        encoder_layers=arguments.encoder_layers,
+        decoder_layers=arguments.decoder_layers,
+        dropout=getattr(arguments, "dropout", 0.1),
+        attention_dropout=getattr(arguments, "attention_dropout", 0.0),
+        activation_dropout=getattr(arguments, "activation_dropout", 0.0),
+        activation_function={"swish": "silu"}.get(activation, activation),
+        label_smoothing=getattr(arguments, "label_smoothing", 0.1),
+        pad_token_id=pad,
+        bos_token_id=start,
+        eos_token_id=end,
+        decoder_start_token_id=end,
+        **fields,
+    )
 
 
 def _positions(arguments: argparse.Namespace, state: State, half: str) -> torch.Tensor:

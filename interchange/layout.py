@@ -1,9 +1,10 @@
 """Where other formats keep the same weights: their names, and their order of the d_model axis."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from transformer2017.configuration import Transformer2017Config
+from transformer2017.configuration import Transformer2017Config, UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 
 # Ours, then the name that fairseq gave and transformers' Marian and BART kept.
@@ -101,6 +102,21 @@ def load_all_weights(model: torch.nn.Module, state: State, tied_or_made: Iterabl
     if missing or unexpected:
         raise RuntimeError(f"weights not loaded: {missing}; weights without a place: {unexpected}")
     model.tie_weights()  # type: ignore[operator]
+
+
+def own_config(what: str, **fields: Any) -> Transformer2017Config:
+    """Makes our configuration of another model's numbers.
+
+    Args:
+        what: What the numbers are of, for the user: "fairseq model".
+
+    Raises:
+        UsageError: If a number is out of its range.
+    """
+    try:
+        return Transformer2017Config(**fields)
+    except ValueError as error:
+        raise UsageError(f"This {what} cannot be represented: {error}") from error
 
 
 def own_model(config: Transformer2017Config, state: State) -> Transformer2017ForConditionalGeneration:

@@ -21,6 +21,7 @@ from .layout import (
     halves_from_interleaved,
     layer_parts,
     load_all_weights,
+    own_config,
     own_model,
     reorder_d_model,
     with_scaled_embedding,
@@ -180,7 +181,8 @@ def _check_marian(theirs: MarianConfig) -> None:
 
 
 def _own_config(theirs: MarianConfig, **fields: Any) -> Transformer2017Config:
-    return Transformer2017Config(
+    return own_config(
+        "Marian model",
         vocab_size=theirs.vocab_size,
         d_model=theirs.d_model,
         d_ff=theirs.encoder_ffn_dim,

@@ -7,7 +7,7 @@ from transformer2017.configuration import Transformer2017Config, UsageError, in_
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 
-from .layout import State, own_model
+from .layout import State, own_config, own_model
 from .originals import TorchOriginal
 from .report import LOGITS_TOLERANCE, Report, logits_of, shifted, sources_or_samples
 
@@ -128,18 +128,16 @@ def own_state(state: State, report: Report, **fields: int | str) -> tuple[Transf
             )
     if bias is not None:
         own["lm_head.bias"] = bias
-    try:
-        config = Transformer2017Config(
-            vocab_size=shared.shape[0],
-            d_model=d_model,
-            d_ff=inner["encoder.layers.0.linear1.weight"].shape[0],
-            encoder_layers=layers["encoder"],
-            decoder_layers=layers["decoder"],
-            logits_bias=bias is not None,
-            **fields,  # type: ignore[arg-type]
-        )
-    except ValueError as error:
-        raise UsageError(f"This state dict cannot be represented: {error}") from error
+    config = own_config(
+        "state dict",
+        vocab_size=shared.shape[0],
+        d_model=d_model,
+        d_ff=inner["encoder.layers.0.linear1.weight"].shape[0],
+        encoder_layers=layers["encoder"],
+        decoder_layers=layers["decoder"],
+        logits_bias=bias is not None,
+        **fields,  # type: ignore[arg-type]
+    )
     return config, own
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformer2017.configuration import UsageError, in_a_line
 from transformers import PreTrainedTokenizerFast
@@ -75,6 +76,8 @@ def _convert(path: str, model: Any, original: Any) -> Tokenizer:
         raise UsageError(f"--tokenizer {path} writes spaces otherwise than as ▁ before a word: not supported.")
     steps: list[Any] = []
     if rules.precompiled_charsmap:
+        if not _is_whole(rules.precompiled_charsmap):
+            raise UsageError(f"--tokenizer {path} is damaged: its table of characters to replace points nowhere.")
         steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
     if rules.remove_extra_whitespaces:
         steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
@@ -89,6 +92,33 @@ def _convert(path: str, model: Any, original: Any) -> Tokenizer:
     tokenizer.post_processor = processors.TemplateProcessing(f"$A {end}", special_tokens=[(end, original.eos_id())])
     tokenizer.add_tokens([AddedToken(p.piece, normalized=False) for p in model.pieces if p.type == p.USER_DEFINED])
     return tokenizer
+
+
+def _is_whole(charsmap: bytes) -> bool:
+    """Whether every path through a table of replacements stays in it, and ends at the start of a replacement.
+
+    `tokenizers` follows it unchecked, and a step outside aborts the call beyond what `except Exception` catches. The
+    table is a double-array trie of bytes (darts-clone), its size in bytes before it, and the replacements behind it,
+    each ending in a zero byte.
+    """
+    size = int.from_bytes(charsmap[:4], "little")
+    if size % 4 or not 0 < size <= len(charsmap) - 4:
+        return False
+    units, replacements = np.frombuffer(charsmap[4 : 4 + size], "<u4").astype(np.int64), charsmap[4 + size :]
+    below = np.arange(len(units)) ^ ((units >> 10) << ((units & 1 << 9) >> 6))  # where the children of a unit begin
+    seen, reached = np.zeros(len(units), bool), np.array([0])
+    while len(reached):
+        seen[reached] = True
+        children = below[reached, None] ^ np.arange(1, 256)
+        if children.max() >= len(units):
+            return False
+        is_child = (units[children] & (1 << 31 | 0xFF)) == np.arange(1, 256)
+        reached = np.unique(children[is_child & ~seen[children]])
+    ends = below[seen & (units >> 8 & 1 == 1)]
+    if ends.max(initial=0) >= len(units):
+        return False
+    starts = {0} | {i + 1 for i, byte in enumerate(replacements) if byte == 0}
+    return {int(unit) & 0x7FFFFFFF for unit in units[ends]} <= starts
 
 
 def _merges(model: Any, vocab: dict[str, int]) -> list[tuple[str, str]]:
