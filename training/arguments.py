@@ -235,7 +235,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     save_total_limit: int | None = field(default=6, metadata={"help": "Checkpoints to keep; the best one always is."})
     metric_for_best_model: str = field(
         default="bleu",
-        metadata={"help": "What makes a checkpoint the best: bleu, chrf, loss; per or wer for symbols."},
+        metadata={"help": "What makes a checkpoint the best: bleu, chrf, loss; of symbols wer (if absent) or per."},
     )
     load_best_model_at_end: bool = field(
         default=True, metadata={"help": "End with the best checkpoint, not the last."}

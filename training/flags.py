@@ -17,8 +17,6 @@ from .arguments import DataArguments, ModelArguments, RunArguments, TokenizerArg
 from .device import bfloat16_is_quick, has_accelerator
 from .recipes import RECIPES, SMALL_DATA_PAIRS
 
-LOWER_IS_BETTER = {"loss", "perplexity", "per", "wer"}
-
 
 class Flags:
     """The words of a command line, read in two steps: the data decides which recipe fills in what was not given.
@@ -110,15 +108,8 @@ class Flags:
         if namespace.save_minutes:  # the best checkpoint would need an evaluation at each
             implied |= {"save_strategy": "no", "load_best_model_at_end": False}
         if not with_validation:
-            return implied | {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
-        of_symbols = namespace.tokenizer_type == "symbols"
-        metric = (
-            namespace.metric_for_best_model if "metric_for_best_model" in given else ("wer" if of_symbols else "bleu")
-        )
-        return implied | {
-            "metric_for_best_model": metric,
-            "greater_is_better": metric.removeprefix("eval_") not in LOWER_IS_BETTER,
-        }
+            implied |= {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
+        return implied
 
 
 class Parser(HfArgumentParser):

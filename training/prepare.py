@@ -16,6 +16,7 @@ from .evaluation import ValidationSet, tokenized_validation_set
 from .flags import Flags
 from .memory import settle_accumulation
 from .subword_dropout import is_byte_pair_encoding
+from .tokenization import is_symbol_table
 
 
 @dataclass
@@ -38,6 +39,8 @@ def prepare(flags: Flags, store: Path) -> Prepared:
     arguments = flags.with_recipe(recipe, with_validation=validation is not None)
     tokenizer = make_tokenizer(corpus, arguments, store)
     settle_bpe_dropout(arguments, tokenizer)
+    if validation is not None:
+        settle_best_score(arguments, tokenizer)
     tokens, left_out = data.tokenize(
         corpus.pairs,
         tokenizer,
@@ -85,6 +88,23 @@ def settle_bpe_dropout(arguments: RunArguments, tokenizer: PreTrainedTokenizerBa
         if "bpe_dropout" in arguments.given:
             raise UsageError("--bpe_dropout needs a tokenizer of byte-pair encoding (--tokenizer_type bpe).")
         arguments.training.bpe_dropout = 0.0
+
+
+def settle_best_score(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Chooses the score that makes a checkpoint the best by what the tokenizer makes, unless the user has.
+
+    Raises:
+        UsageError: If the user chose one that this run's evaluations do not give.
+    """
+    training, of_symbols = arguments.training, is_symbol_table(tokenizer)
+    translations = (["wer", "per"] if of_symbols else ["bleu", "chrf"]) if training.predict_with_generate else []
+    known = [*translations, "loss", "perplexity"]
+    asked = training.metric_for_best_model if "metric_for_best_model" in arguments.given else known[0]
+    chosen = asked.removeprefix("eval_")
+    if chosen not in known:
+        raise UsageError(f"--metric_for_best_model {chosen} is no score of this run, which has {', '.join(known)}.")
+    training.metric_for_best_model = chosen
+    training.greater_is_better = chosen in ("bleu", "chrf")
 
 
 def config_of(arguments: RunArguments, **fields: int) -> Transformer2017Config:

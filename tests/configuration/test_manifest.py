@@ -87,6 +87,14 @@ def test_a_damaged_manifest_is_told(copy, content):
         check_manifest(copy)
 
 
+def test_a_damaged_name_is_told_in_one_line(copy):
+    """A name is a file's, and may hold anything."""
+    (copy / MANIFEST).write_text('{"files": {"a\\nb\\u2028c": {"bytes": 1, "sha256": "0"}}}')
+    with pytest.raises(ValueError, match="is missing") as fault:
+        check_manifest(copy)
+    assert len(str(fault.value).splitlines()) == 1
+
+
 def test_folders_without_a_manifest_and_edited_cards_load(copy, tmp_path, capsys):
     (copy / "README.md").write_text("# Another card\n")
     assert main([str(word) for word in commands(copy, tmp_path)["translate"]]) == 0

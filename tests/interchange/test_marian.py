@@ -157,6 +157,14 @@ def test_what_ours_cannot_hold_is_refused(fields, reason):
         transformer2017_from(tiny_marian(**fields))
 
 
+def test_a_configuration_that_cannot_be_is_refused():
+    """A damaged number passes transformers' own configuration, and must not end in a traceback of ours."""
+    marian = tiny_marian()
+    marian.config.dropout = 1e20
+    with pytest.raises(UsageError, match="dropout"):
+        transformer2017_from(marian)
+
+
 def test_out_and_in_again_gives_the_same_weights(exportable):
     """The two permutations are inverse."""
     again = transformer2017_from(marian_from(exportable))

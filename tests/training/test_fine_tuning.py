@@ -45,6 +45,19 @@ def test_a_model_goes_on_with_new_words(flags, tmp_path, capsys):
     assert "line 2: 'COVID-19' is not one word to this tokenizer" in capsys.readouterr().err
 
 
+def test_a_model_of_symbols_goes_on_by_its_own_score(flags, tmp_path, capsys):
+    """The tokenizer is the model's: no flag says that outputs are symbols, of which BLEU says nothing."""
+    few = {"max_steps": 2, "save_steps": 2, "eval_steps": 2, "average_checkpoints": 0}
+    symbols = flags(tokenizer_type="symbols", symbol_pattern=r"\w", **few)
+    place = symbols.index("--vocab_size")
+    assert main(["train", *symbols[:place], *symbols[place + 2 :]]) == 0
+    more = without_sizes(flags("tuned", model=tmp_path / "run", **few))
+    assert main(["train", *more]) == 0
+    assert "Word error rate" in capsys.readouterr().out
+    assert main(["train", *more, "--output_dir", str(tmp_path / "x"), "--metric_for_best_model", "bleu"]) == 2
+    assert "--metric_for_best_model bleu is no score of this run, which has wer, per, loss" in capsys.readouterr().err
+
+
 def test_words_need_a_model(flags, capsys):
     assert main(["train", *flags(add_words="words")]) == 2
     assert "give --model FOLDER too" in capsys.readouterr().err

@@ -43,3 +43,18 @@ def test_what_cannot_be_converted_is_refused(tmp_path):
     (tmp_path / "no.model").write_bytes(b"no")
     with pytest.raises(UsageError, match="no SentencePiece model"):
         load_tokenizer(str(tmp_path / "no.model"))
+
+
+def test_a_damaged_table_of_characters_is_refused(tmp_path):
+    """`tokenizers` would walk out of the table and abort: a panic, which no `except Exception` catches."""
+    path, _ = trained(tmp_path, "bpe", normalization_rule_name="nmt_nfkc")
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto.FromString((tmp_path / "x.model").read_bytes())
+    whole = model.normalizer_spec.precompiled_charsmap
+    load_tokenizer(path)("Ｔｗｏ ﬁsh")  # the whole table is taken
+    for damaged in (whole[: len(whole) // 2], whole[:4] + bytes([0xFF] * 64) + whole[68:], whole[:400], b"\x00"):
+        model.normalizer_spec.precompiled_charsmap = damaged
+        (tmp_path / "x.model").write_bytes(model.SerializeToString())
+        with pytest.raises(UsageError, match="table of characters|no SentencePiece model"):
+            load_tokenizer(path)
