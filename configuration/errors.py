@@ -1,11 +1,18 @@
 """What a user is told: an error is one sentence that names the file, line or flag, and what to do."""
 
 
-class UsageError(ValueError):
+class _InALine(Exception):
+    """What the sentence takes from a file, such as names of columns, may hold line breaks: they become spaces."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(" ".join(sentence.split()))
+
+
+class UsageError(_InALine, ValueError):
     """The flags or the files given are at fault. The command line prints the sentence and exits with 2."""
 
 
-class RunError(RuntimeError):
+class RunError(_InALine, RuntimeError):
     """The work could not be finished (a full disk, a loss that is not a number). The command line exits with 1."""
 
 

@@ -37,8 +37,8 @@ class Columns:
         )
         if names[0] not in row or names[1] not in row:
             raise UsageError(
-                f"{where} has the columns {', '.join(map(str, row))}: say which are which, --source_column NAME "
-                "--target_column NAME."
+                f"{where} has the columns {in_a_line(', '.join(map(str, row)))}: say which are which, "
+                "--source_column NAME --target_column NAME."
             )
         return str(row[names[0]] or ""), str(row[names[1]] or "")
 

@@ -26,9 +26,23 @@ BOMB = '<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY e
         ("a.jsonl", "[" * 100_000),
         ("a.jsonl", '{"en": "\ud800'),
         ("a.csv", "en,de\n" + "x" * (2**24 + 1) + ",b\n"),
+        ("a.csv", 'x,"two\nlines"\n1,2\n'),
+        ("a.jsonl", '{"two\\u2028lines": "x", "y": "z"}'),
         ("a.parquet", "PAR1 no parquet at all PAR1"),
     ],
-    ids=["entity", "file", "network", "bomb", "encoding", "depth", "surrogate", "a large cell", "not Parquet"],
+    ids=[
+        "entity",
+        "file",
+        "network",
+        "bomb",
+        "encoding",
+        "depth",
+        "surrogate",
+        "a large cell",
+        "names of lines",
+        "names of lines too",
+        "not Parquet",
+    ],
 )
 def test_a_pairs_file_is_refused_in_one_line(tmp_path, name, content):
     (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogatepass")

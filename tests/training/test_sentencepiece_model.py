@@ -56,5 +56,5 @@ def test_a_damaged_table_of_characters_is_refused(tmp_path):
     for damaged in (whole[: len(whole) // 2], whole[:4] + bytes([0xFF] * 64) + whole[68:], whole[:400], b"\x00"):
         model.normalizer_spec.precompiled_charsmap = damaged
         (tmp_path / "x.model").write_bytes(model.SerializeToString())
-        with pytest.raises(UsageError, match="table of characters|no SentencePiece model"):
+        with pytest.raises(UsageError, match=r"table of characters|no SentencePiece model"):
             load_tokenizer(path)
