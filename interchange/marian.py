@@ -168,8 +168,9 @@ def _check_marian(theirs: MarianConfig) -> None:
             "between both embeddings and the output (§3.4)."
         )
     for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
-        if not 0 <= (getattr(theirs, name) or 0) < theirs.vocab_size:
-            raise UsageError(f"Its {name} {getattr(theirs, name)} is not one of its {theirs.vocab_size} tokens.")
+        number = getattr(theirs, name)
+        if not isinstance(number, int) or not 0 <= number < theirs.vocab_size:
+            raise UsageError(f"Its {name} {number} is not one of its {theirs.vocab_size} tokens.")
     if theirs.activation_function not in MARIAN_ACTIVATIONS:
         raise UsageError(
             f"This Marian model has the activation {theirs.activation_function!r}; only "

@@ -1,7 +1,7 @@
 """What makes a training step quick, and changes nothing else: each part computes what the plain form computes."""
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,19 +42,18 @@ def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
 
 def in_float32_on_cpu(attend: Callable) -> Callable:
     """Makes an implementation of attention run in float32 on a CPU: its gradient in bfloat16 takes 8 times as long."""
+    return partial(_attend_in_float32, attend)
 
-    @wraps(attend)
-    def attend_in_float32(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        if query.dtype != torch.bfloat16 or query.device.type != "cpu":
-            return attend(module, query, key, value, mask, **kwargs)
-        mask = mask.float() if mask is not None and mask.is_floating_point() else mask
-        with torch.autocast("cpu", enabled=False):
-            heads, weights = attend(module, query.float(), key.float(), value.float(), mask, **kwargs)
-        return heads.to(query.dtype), weights
 
-    return attend_in_float32
+def _attend_in_float32(
+    attend: Callable, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    if query.dtype != torch.bfloat16 or query.device.type != "cpu":
+        return attend(module, query, key, value, mask, **kwargs)
+    mask = mask.float() if mask is not None and mask.is_floating_point() else mask
+    with torch.autocast("cpu", enabled=False):
+        heads, weights = attend(module, query.float(), key.float(), value.float(), mask, **kwargs)
+    return heads.to(query.dtype), weights
 
 
 def projected_cross_entropy(

@@ -157,11 +157,14 @@ def test_what_ours_cannot_hold_is_refused(fields, reason):
         transformer2017_from(tiny_marian(**fields))
 
 
-def test_a_configuration_that_cannot_be_is_refused():
-    """A damaged number passes transformers' own configuration, and must not end in a traceback of ours."""
+@pytest.mark.parametrize(
+    ("name", "value"), [("dropout", 1e20), ("eos_token_id", None), ("pad_token_id", 10**9), ("eos_token_id", [0, 1])]
+)
+def test_a_configuration_that_cannot_be_is_refused(name, value):
+    """What transformers' own configuration lets pass must not end in a traceback of ours."""
     marian = tiny_marian()
-    marian.config.dropout = 1e20
-    with pytest.raises(UsageError, match="dropout"):
+    setattr(marian.config, name, value)
+    with pytest.raises(UsageError, match=name):
         transformer2017_from(marian)
 
 
