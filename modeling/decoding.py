@@ -33,6 +33,7 @@ from transformers.generation import (
 )
 
 from .attention import MultiHeadAttention
+from .cache_name import CACHE
 from .decoder import DecoderLayer
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources
@@ -59,7 +60,7 @@ PROCESSORS = (
 CRITERIA = (MaxLengthCriteria, EosTokenCriteria)
 PLAIN_MODULES = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, DecoderLayer, MultiHeadAttention, FeedForward)
 OBSERVERS = "transformers.utils.output_capturing"  # hooks that only look on
-PREPARED = ("encoder_outputs", "attention_mask", "past_key_values", "use_cache")
+PREPARED = ("encoder_outputs", "attention_mask", CACHE, "use_cache")
 
 # What this class understands beyond transformers' arguments of `generate()`.
 OWN_ARGUMENTS = {"fast": None, "ranking": "transformers", "max_tokens_beyond_input": None}
@@ -126,8 +127,8 @@ def obstacle_in_inputs(model_kwargs: dict[str, Any]) -> str | None:
     for name, value in model_kwargs.items():
         if name not in PREPARED and value is not None:
             return name
-    if getattr(model_kwargs.get("past_key_values"), "_is_user_defined", False):  # to go on from, or to be filled
-        return "past_key_values"
+    if getattr(model_kwargs.get(CACHE), "_is_user_defined", False):  # to go on from, or to be filled
+        return CACHE
     return None
 
 
@@ -190,8 +191,8 @@ def filled_cache(model: nn.Module, sequences: torch.Tensor, model_kwargs: dict[s
         "encoder_hidden_states": model_kwargs["encoder_outputs"].last_hidden_state,
         "encoder_attention_mask": model_kwargs.get("attention_mask"),
     }
-    cache = model_kwargs["past_key_values"]
-    return model.model.decoder(sequences[:, :-1], **memory, past_key_values=cache, use_cache=True).past_key_values
+    given = {**memory, CACHE: model_kwargs[CACHE], "use_cache": True}
+    return getattr(model.model.decoder(sequences[:, :-1], **given), CACHE)
 
 
 def padded(rows: list[list[int]], fill: int, device: torch.device) -> torch.Tensor:
@@ -310,8 +311,8 @@ class FastGenerationMixin(BoundedGenerationMixin):
         if not config.return_dict_in_generate:
             return sequences
         cache = filled_cache(self, sequences, model_kwargs)
-        steps = {"scores": record.scores, "logits": record.logits}
-        return GenerateEncoderDecoderOutput(sequences=sequences, past_key_values=cache, **steps)
+        steps = {"scores": record.scores, "logits": record.logits, CACHE: cache}
+        return GenerateEncoderDecoderOutput(sequences=sequences, **steps)
 
     def _fast_beams(
         self,

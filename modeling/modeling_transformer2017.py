@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .attention import MultiHeadAttention
+from .cache_name import CACHE, takes_cache_by_either_name
 from .configuration_transformer2017 import Transformer2017Config
 from .decoder import DecoderLayer
 from .decoding import FastGenerationMixin
@@ -104,6 +105,7 @@ class Transformer2017Decoder(Transformer2017PreTrainedModel):
         self.layers = nn.ModuleList(DecoderLayer(config, n) for n in range(config.decoder_layers))
         self.post_init()
 
+    @takes_cache_by_either_name
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -130,11 +132,8 @@ class Transformer2017Decoder(Transformer2017PreTrainedModel):
         own_cache = None if past_key_values is None else past_key_values.self_attention_cache
         past_length = 0 if own_cache is None else own_cache.get_seq_length()
         x = self.embeddings(input_ids, inputs_embeds, attention_mask, past_length)  # (batch, target_len, d_model)
-        sizes = {"config": self.config, "inputs_embeds": x}
-        mask = create_causal_mask(**sizes, attention_mask=attention_mask, past_key_values=own_cache)
-        memory_mask = create_bidirectional_mask(
-            **sizes, attention_mask=encoder_attention_mask, encoder_hidden_states=encoder_hidden_states
-        )
+        mask = create_causal_mask(self.config, x, attention_mask, own_cache)  # whose name differs between versions
+        memory_mask = create_bidirectional_mask(self.config, x, encoder_attention_mask, encoder_hidden_states)
         for layer in self.layers:
             x = layer(x, encoder_hidden_states, mask, memory_mask, past_key_values=past_key_values, **kwargs)
         return BaseModelOutputWithPastAndCrossAttentions(x, past_key_values)
@@ -161,6 +160,7 @@ class Transformer2017Model(Transformer2017PreTrainedModel):
         """Replaces the matrix that encoder and decoder share."""
         self.shared = self.encoder.embeddings.embed_tokens = self.decoder.embeddings.embed_tokens = value
 
+    @takes_cache_by_either_name
     @can_return_tuple
     def forward(
         self,
@@ -199,7 +199,7 @@ class Transformer2017Model(Transformer2017PreTrainedModel):
         outputs = self.decoder(*target, *memory, past_key_values, decoder_inputs_embeds, use_cache=use_cache, **kwargs)
         return Seq2SeqModelOutput(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: getattr(outputs, CACHE)},
             decoder_hidden_states=outputs.hidden_states,
             decoder_attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
@@ -219,6 +219,7 @@ class Transformer2017ForConditionalGeneration(Transformer2017PreTrainedModel, Fa
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=config.logits_bias)
         self.post_init()
 
+    @takes_cache_by_either_name
     @can_return_tuple
     def forward(
         self,

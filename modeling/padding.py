@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import GenerationConfig
-from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation import GenerationMixin
+
+from .cache_name import CACHE
 
 
 class PaddingAwareGenerationMixin(GenerationMixin):
@@ -28,20 +29,18 @@ class PaddingAwareGenerationMixin(GenerationMixin):
         transformers looks at the length of the mask to tell a whole target from new tokens alone, and without one
         would read the whole target again, behind itself.
         """
-        cache = model_kwargs.get("past_key_values")
+        cache = model_kwargs.get(CACHE)
         if cache is not None and cache.get_seq_length() < input_ids.shape[1]:
             generation_config._mask_length = input_ids.shape[1]
         return super()._prefill(input_ids, generation_config, model_kwargs, **kwargs)
 
     @staticmethod
-    def create_masks_for_generate(
-        attention_mask: Tensor | None, past_key_values: EncoderDecoderCache, **kwargs: Any
-    ) -> Tensor | None:
+    def create_masks_for_generate(attention_mask: Tensor | None, **kwargs: Any) -> Tensor | None:
         """Returns the mask of the target (batch, length of the cache), where transformers would return one of scores.
 
         Called for caches of a fixed length. What is not there yet is no padding: the cache hides it.
         """
         if attention_mask is None:
             return None
-        missing = past_key_values.self_attention_cache.layers[0].max_cache_len - attention_mask.shape[1]
+        missing = kwargs[CACHE].self_attention_cache.layers[0].max_cache_len - attention_mask.shape[1]
         return nn.functional.pad(attention_mask, (0, missing), value=1)

@@ -103,7 +103,7 @@ def evaluation_results(scores: dict[str, Any], data: DataArguments) -> list[Eval
 def hub_dataset(data: DataArguments) -> str | None:
     """The id of the run's data set on the Hub, if `--dataset` or `--dataset_name` is one."""
     for name in (data.dataset, data.dataset_name):
-        if name and not Path(name).exists():
+        if name and name.isascii() and not Path(name).exists():  # older huggingface_hub lets any letter pass
             with contextlib.suppress(HFValidationError):
                 validate_repo_id(name)
                 return name

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from transformer2017.modeling.cache_name import CACHE
 from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
 LENGTH = 8
@@ -58,7 +59,7 @@ def test_generation_continues_from_its_own_cache(model, source, begin):
     flags = {"pad_token_id": -1, "eos_token_id": -1, "return_dict_in_generate": True}
     whole = generate(model, source, **flags, **begin)
     begun = generate(model, source, **flags, **begin, max_new_tokens=3)
-    given = {"decoder_input_ids": begun.sequences, "past_key_values": begun.past_key_values}
+    given = {"decoder_input_ids": begun.sequences, CACHE: begun.past_key_values}
     if begin is PREFIX:
         given["decoder_attention_mask"] = torch.nn.functional.pad(PREFIX["decoder_attention_mask"], (0, 3), value=1)
     assert begun.past_key_values.get_seq_length() == begun.sequences.shape[1] - 1
@@ -75,7 +76,7 @@ def test_a_cache_that_is_given_is_filled(model, source, kind):
     else:
         caches = (DynamicCache(config=decoder) for _ in range(2))
     given = EncoderDecoderCache(*caches)
-    assert generate(model, source, past_key_values=given).tolist() == generate(model, source).tolist()
+    assert generate(model, source, **{CACHE: given}).tolist() == generate(model, source).tolist()
     expected = generate(model, source, return_dict_in_generate=True).past_key_values
     torch.testing.assert_close(contents(given), contents(expected))
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformer2017.modeling.cache_name import CACHE
 from transformers import EncoderDecoderCache
 from transformers.modeling_outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
 
@@ -66,7 +67,7 @@ def test_tuples_hold_what_the_outputs_hold(model, batch):
 
 def test_what_is_not_asked_for_is_not_returned(model, batch):
     output = model(batch["input_ids"], decoder_input_ids=batch["input_ids"])
-    assert list(output) == ["logits", "past_key_values", "encoder_last_hidden_state"]
+    assert list(output) == ["logits", CACHE, "encoder_last_hidden_state"]
     assert isinstance(output.past_key_values, EncoderDecoderCache)
     assert "past_key_values" not in model(**batch)  # no cache beside a loss
     assert "past_key_values" not in model(batch["input_ids"], decoder_input_ids=batch["input_ids"], use_cache=False)

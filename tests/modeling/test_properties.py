@@ -82,8 +82,13 @@ def test_saving_and_loading_changes_no_bit(model, sentences):
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         again = type(model).from_pretrained(Path(folder)).eval()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
     target = torch.tensor([[1, 5, 9]]).expand(len(sentences), -1)
-    assert torch.equal(logits(model, batch_of(sentences), target), logits(again, batch_of(sentences), target))
+    # Where a weight lies in memory decides how some versions of torch multiply by it.
+    torch.testing.assert_close(
+        logits(again, batch_of(sentences), target), logits(model, batch_of(sentences), target), atol=1e-6, rtol=1e-5
+    )
 
 
 @FEW
