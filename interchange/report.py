@@ -1,13 +1,15 @@
 """What is said at the end of every import and export: what was compared, on how much, and how far apart it was."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformer2017.configuration import RunError
+from transformer2017.configuration import RunError, UsageError
 
 SAMPLE_SENTENCES = 16
+LONGEST_SAMPLE = 24  # tokens, without the end
 SENTENCES_AT_ONCE = 32
 LONGEST_TRANSLATION = 64  # tokens
 LOGITS_TOLERANCE = 1e-5
@@ -91,7 +93,7 @@ class Specials:
         return cls(config.pad_token_id, config.decoder_start_token_id, end)
 
 
-def sample_sources(config: Any, longest: int = 24) -> Sources:
+def sample_sources(config: Any, longest: int = LONGEST_SAMPLE) -> Sources:
     """Sentences of random tokens, always the same ones, of 1 to `longest` tokens and an end."""
     specials = Specials.of(config)
     generator = torch.Generator().manual_seed(2017)
@@ -151,8 +153,13 @@ def greedy_translations(model: Any, sources: Sources, longest: int = LONGEST_TRA
 
 def longest_translation(*models: Any) -> int:
     """In tokens: `LONGEST_TRANSLATION`, or as many as models with a table of positions have positions for."""
-    bounds = [getattr(model.config, "max_position_embeddings", None) for model in models]
-    return min([LONGEST_TRANSLATION, *(bound - 1 for bound in bounds if bound is not None)])
+    return int(min([LONGEST_TRANSLATION, *(_positions(model.config) - 1 for model in models)]))
+
+
+def _positions(config: Any) -> float:
+    """How many positions a model has a table of; infinitely many where it has a formula."""
+    bound = getattr(config, "max_position_embeddings", None)
+    return math.inf if bound is None else bound
 
 
 @torch.no_grad()
@@ -182,7 +189,7 @@ def compare_models(report: Report, one: Any, other: Any, sources: Sources | None
         RunError: If the logits differ by more than `tolerance`.
     """
     specials = Specials.of(one.config)
-    sources = sources_or_samples(report, one.config, sources)
+    sources = sources_or_samples(report, min(one.config, other.config, key=_positions), sources)
     targets = shifted(sources, specials.start)
     ours, theirs = (logits_of(model, sources, targets, specials.pad) for model in (one, other))
     report.compare_logits(zip(ours, theirs, strict=True), tolerance)
@@ -191,8 +198,20 @@ def compare_models(report: Report, one: Any, other: Any, sources: Sources | None
 
 
 def sources_or_samples(report: Report, config: Any, sources: Sources | None) -> Sources:
-    """The user's sentences, or random ones, which the report then says."""
-    if sources is not None:
-        return sources
-    report.note("compared on sentences of random tokens")
-    return sample_sources(config)
+    """The user's sentences, as far as the model has positions for them, or random ones; the report says which.
+
+    Raises:
+        UsageError: If the model has no positions for any sentence.
+    """
+    positions = _positions(config)
+    if positions < 2:  # a token and the end
+        raise UsageError(f"The model has a table of {positions} positions, which is too few for any sentence.")
+    if sources is None:
+        report.note("compared on sentences of random tokens")
+        return sample_sources(config, int(min(LONGEST_SAMPLE, positions - 1)))
+    fitting = [source for source in sources if len(source) <= positions]
+    if not fitting:
+        raise UsageError(f"The model has a table of {positions} positions; all sentences to compare on are longer.")
+    if len(fitting) < len(sources):
+        report.note(f"not compared: {len(sources) - len(fitting)} sentences longer than its {positions} positions")
+    return fitting

@@ -104,11 +104,12 @@ COMPUTE_THE_MODEL = {
     "loss", "modeling_transformer2017",
 }  # fmt: skip
 # What makes training fast (same results, tests/modeling/test_training_speed.py), makes up for what transformers' flash
-# attention lacks (same results, tests/modeling/test_attention_implementations.py), saves, decodes or translates.
+# attention lacks (same results, tests/modeling/test_attention_implementations.py), takes a name in the form of either
+# version, saves, decodes or translates.
 DO_NOT_COMPUTE_IT = {
     "training_speed", "flash_attention", "saved_folder", "padding", "output_length", "documents", "decoding",
     "decoding_cache", "decoding_linear", "decoding_ranker", "decoding_search", "decoding_step", "translation",
-    "translation_decoder", "translation_review", "pipeline_transformer2017",
+    "translation_decoder", "translation_review", "pipeline_transformer2017", "cache_name",
 }  # fmt: skip
 
 

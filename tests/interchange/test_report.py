@@ -2,8 +2,15 @@
 
 import pytest
 import torch
-from transformer2017.configuration import RunError
-from transformer2017.interchange.report import Report, greedy_translations, longest_translation, sample_sources
+from transformer2017.configuration import RunError, UsageError
+from transformer2017.interchange.report import (
+    Report,
+    greedy_translations,
+    longest_translation,
+    sample_sources,
+    sources_or_samples,
+)
+from transformers import MarianConfig
 
 
 def test_a_tie_is_told_from_an_error(exportable):
@@ -36,3 +43,15 @@ def test_not_a_number_and_too_large_a_difference_fail():
             Report("a conversion").compare_logits([(one, one), (one, wrong)], tolerance=1e-5)
     with pytest.raises(RunError):
         Report("a conversion").compare_logits([(one, lost)], tolerance=None)
+
+
+def test_sentences_longer_than_a_table_of_positions_are_not_compared():
+    """A model with few positions is imported all the same, and compared on what it can read."""
+    config = MarianConfig(vocab_size=99, max_position_embeddings=6, pad_token_id=0, eos_token_id=2)
+    report = Report("x")
+    assert max(map(len, sources_or_samples(report, config, None))) == 6
+    assert sources_or_samples(report, config, [[5, 2], [5] * 6 + [2]]) == [[5, 2]]
+    assert report.lines[-1] == "not compared: 1 sentences longer than its 6 positions"
+    config.max_position_embeddings = 1
+    with pytest.raises(UsageError, match="a table of 1 positions"):
+        sources_or_samples(report, config, None)
