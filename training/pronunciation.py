@@ -116,7 +116,7 @@ RECIPES = {
         "learning_rate": 2e-3,
         "lr_scheduler_type": "linear",
         "warmup_steps": 1000,
-        "max_steps": 24_000,
+        "max_steps": 25_000,
         "eval_steps": 2000,
         "save_steps": 2000,
         "average_checkpoints": 0,

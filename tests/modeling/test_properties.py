@@ -12,6 +12,7 @@ from transformer2017.interchange.fairseq import transformer2017_from as from_fai
 from transformer2017.interchange.layout import layer_parts
 from transformer2017.interchange.marian import marian_from
 from transformer2017.interchange.marian import transformer2017_from as from_marian
+from transformer2017.interchange.torch_transformer import import_torch
 from transformer2017.modeling.documents import in_parts, split_sentences
 
 FEW = settings(max_examples=12, deadline=None, derandomize=True)
@@ -120,6 +121,21 @@ def test_from_fairseq_every_weight_arrives(model, unscaled):
     torch.testing.assert_close(weight, state["model.shared.weight"], rtol=1e-6, atol=0)
     for ours in list(layer_parts(config.encoder_layers, config.decoder_layers))[:-1]:
         assert torch.equal(made.state_dict()[f"{ours}.weight"], state[f"{ours}.weight"]) or unscaled, ours
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")  # torch, of one head
+@FEW
+@given(models(usual_heads=True))
+def test_from_torch_every_model_computes_what_nn_transformer_does(model):
+    """The state dict is of an nn.Transformer of those sizes; the import compares its logits with that one's."""
+    c = model.config
+    theirs = torch.nn.Transformer(c.d_model, c.num_heads, c.encoder_layers, c.decoder_layers, c.d_ff, batch_first=True)
+    state = {f"transformer.{name}": weight for name, weight in theirs.state_dict().items()}
+    state["embedding.weight"] = model.state_dict()["model.shared.weight"]
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(state, Path(folder) / "torch.pt")
+        report = import_torch(Path(folder) / "torch.pt", Path(folder) / "ours", num_heads=c.num_heads)
+    assert 0 <= report.largest_difference < 1e-4
 
 
 @pytest.mark.parametrize("most", [1, 9, 40])
