@@ -1,19 +1,18 @@
 """Which pairs are left out of training, and how many for which reason."""
 
-import unicodedata
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from .arguments import DataArguments
 
-BROKEN = {"\ufffd", "\ufffe", "\uffff"}
+# Control characters other than a tab (Unicode's Cc), lone surrogates (Cs), and what stands for a lost character.
+BROKEN = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff\ufffd-\uffff]")
 
 
 def has_broken_characters(text: str) -> bool:
     """Whether the text holds a replacement character, a control character other than a tab, or a lone surrogate."""
-    if text.isascii() and text.isprintable():
-        return False
-    return any(c in BROKEN or (unicodedata.category(c) in ("Cc", "Cs") and c != "\t") for c in text)
+    return BROKEN.search(text) is not None
 
 
 def length_ratio(source: str, target: str) -> float:

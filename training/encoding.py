@@ -1,6 +1,8 @@
 """Pairs of sentences as token ids with their lengths, some thousand at a time."""
 
 import itertools
+import re
+from array import array
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,7 @@ TOKENS = pa.schema(
     }
 )
 WORDS = pa.schema({"source_words": pa.list_(pa.int32()), "target_words": pa.list_(pa.int32())})
-MOST_REMEMBERED = 200_000  # words, some 200 bytes each
+MOST_REMEMBERED = 500_000  # words, some 200 bytes each
 
 
 class PairEncoder:
@@ -71,19 +73,20 @@ class WordByWord:
 
     def __init__(self, backend: Tokenizer, end: int) -> None:
         self.backend, self.end = backend, np.int32(end).tobytes()
-        self.added = [token.content for token in backend.get_added_tokens_decoder().values()]
+        added = (token.content for token in backend.get_added_tokens_decoder().values())
+        # Where words do not stand alone: at a space too many, and in a token that may hold one.
+        self.joined = re.compile("|".join(["^ ", " $", "  ", "^$", *map(re.escape, added)]))
         self._tokens: dict[str, bytes] = {}
 
     def __call__(self, lines: list[str]) -> pa.ListArray:
         """A list of int32 for each line."""
         split = [line.split(" ") for line in lines]
-        new = sorted({word for words in split for word in words if word not in self._tokens})
+        new = list(set().union(*split).difference(self._tokens))
         self._learn(new)
         tokens = [b"".join(map(self._tokens.__getitem__, words)) + self.end for words in split]
-        for i, words in enumerate(split):
-            if "" in words or any(token in lines[i] for token in self.added):
-                # Words do not stand alone here.
-                tokens[i] = np.array(self.backend.encode(lines[i]).ids, np.int32).tobytes()
+        for i, line in enumerate(lines):
+            if self.joined.search(line):
+                tokens[i] = np.array(self.backend.encode(line).ids, np.int32).tobytes()
         if len(self._tokens) > MOST_REMEMBERED:  # frequent words come early, and are kept
             for word in new:
                 del self._tokens[word]
@@ -93,7 +96,7 @@ class WordByWord:
     def _learn(self, words: list[str]) -> None:
         encoded = self.backend.encode_batch_fast(words, add_special_tokens=False)
         for word, encoding in zip(words, encoded, strict=True):
-            self._tokens[word] = np.array(encoding.ids, np.int32).tobytes()
+            self._tokens[word] = array("i", encoding.ids).tobytes()  # quicker than numpy for so few
 
 
 def tokens_of_words(word_ids: list[int | None]) -> list[int]:
