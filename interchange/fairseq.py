@@ -47,15 +47,14 @@ def import_fairseq(checkpoint: str | Path, dictionary: str | Path | None, output
     arguments, state = read_checkpoint(checkpoint)
     try:
         model = transformer2017_from(arguments, state)
+        learned = "encoder.embed_positions.weight" in state
+        scaled = not getattr(arguments, "no_scale_embedding", False)
+        original = fsmt_from(model.config, state, scaled=scaled, learned=learned)
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
         raise UsageError(f"{checkpoint} is not a whole fairseq checkpoint: {in_a_line(error)}") from error
     model.save_pretrained(output_dir)
     report = Report(f"fairseq import from {checkpoint}")
     report.note("compared with FSMT, transformers' port of fairseq's transformer")
-    learned = "encoder.embed_positions.weight" in state
-    original = fsmt_from(
-        model.config, state, scaled=not getattr(arguments, "no_scale_embedding", False), learned=learned
-    )
     reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir).eval()
     compare_models(report, original, reloaded, None, LOGITS_TOLERANCE)
     if not learned:

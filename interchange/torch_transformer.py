@@ -82,6 +82,7 @@ def import_torch(
             eos_token_id=end_token_id,
         )
         model = own_model(config, own)
+        original = TorchOriginal(config, inner_state(state), own)
     except UsageError:
         raise
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -92,7 +93,7 @@ def import_torch(
     sources = sources_or_samples(report, config, None)
     targets = shifted(sources, start_token_id)
     reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir).eval()
-    theirs = TorchOriginal(config, inner_state(state), own).logits(sources, targets)
+    theirs = original.logits(sources, targets)
     with_norm = any(name.endswith(("encoder.norm.weight", "decoder.norm.weight")) for name in state)
     tolerance = FINAL_NORM_TOLERANCE if with_norm else LOGITS_TOLERANCE
     report.compare_logits(zip(logits_of(reloaded, sources, targets, pad_token_id), theirs, strict=True), tolerance)

@@ -99,3 +99,10 @@ def test_something_else_is_named(tmp_path):
     torch.save(Translator(False), tmp_path / "whole.pt")
     with pytest.raises(UsageError, match="without running code"):
         import_torch(tmp_path / "whole.pt", tmp_path / "ours", num_heads=4)
+
+
+def test_a_weight_without_a_place_is_named(tmp_path):
+    """It would be lost, or stands for one that is damaged."""
+    torch.save({**Translator(True).state_dict(), "transformer.decoder.other": torch.zeros(16)}, tmp_path / "model.pt")
+    with pytest.raises(UsageError, match=r"not hold a whole nn.Transformer.*decoder.other"):
+        import_torch(tmp_path / "model.pt", tmp_path / "ours", num_heads=4)
