@@ -160,6 +160,7 @@ def launch(blocks: Any, host: str, port: int | None, *, wait: bool = True) -> An
             ssr_mode=False,
             enable_monitoring=False,
             max_file_size=1,  # of a byte: the page takes no files
+            state_session_capacity=2 * MOST_WAITING,  # callers that Gradio keeps some 30 KB of: it would be 10,000
             prevent_thread_lock=not wait,
         )
     except OSError as error:
