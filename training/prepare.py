@@ -16,7 +16,6 @@ from .evaluation import ValidationSet, tokenized_validation_set
 from .flags import Flags
 from .memory import settle_accumulation
 from .subword_dropout import is_byte_pair_encoding
-from .tokenization import is_symbol_table
 
 
 @dataclass
@@ -96,7 +95,7 @@ def settle_best_score(arguments: RunArguments, tokenizer: PreTrainedTokenizerBas
     Raises:
         UsageError: If the user chose one that this run's evaluations do not give.
     """
-    training, of_symbols = arguments.training, is_symbol_table(tokenizer)
+    training, of_symbols = arguments.training, tokenization.is_symbol_table(tokenizer)
     translations = (["wer", "per"] if of_symbols else ["bleu", "chrf"]) if training.predict_with_generate else []
     known = [*translations, "loss", "perplexity"]
     asked = training.metric_for_best_model if "metric_for_best_model" in arguments.given else known[0]
