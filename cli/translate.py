@@ -203,7 +203,11 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
         if config.model_type != Transformer2017Config.model_type:
             raise UsageError(f"{name!r} is a model of type {config.model_type!r}, not transformer2017")
         dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        model = Transformer2017ForConditionalGeneration.from_pretrained(name, config=config, dtype=dtype).eval()
+        model, told = Transformer2017ForConditionalGeneration.from_pretrained(
+            name, config=config, dtype=dtype, output_loading_info=True
+        )
+        if told["missing_keys"]:  # transformers would go on with random ones
+            raise UsageError(f"the weights of {name!r} are not whole: {min(told['missing_keys'])} is missing")
     except UsageError:
         raise
     except Exception as error:  # files of any kind of damage raise errors of any kind
@@ -215,7 +219,7 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     if device is None:
         device = "cuda" if torch.cuda.is_available() and precision != "int8" else "cpu"
     try:
-        return model.to(device), tokenizer
+        return model.eval().to(device), tokenizer
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {device} cannot be used: {in_a_line(error)}") from error
 
