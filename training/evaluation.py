@@ -110,7 +110,10 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     check_manifest(name)
     try:
-        return AutoModelForSeq2SeqLM.from_pretrained(name), saved_tokenizer(name)
+        model, told = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
+        if told["missing_keys"]:  # transformers would go on with random ones
+            raise ValueError(f"its weights lack {min(told['missing_keys'])}")
+        return model, saved_tokenizer(name)
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"{name} is not a model that can be loaded: {in_a_line(error)}") from error
 
