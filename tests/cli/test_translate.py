@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 import transformer2017
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformer2017 import cli
 from transformer2017.modeling.translation import Translator, windows
@@ -235,3 +236,25 @@ def test_flags_that_make_no_sense_are_refused(folder, capsys, monkeypatch, words
     assert code == 2
     assert out == ""
     assert str(words[0]).lstrip("-") in err
+
+
+@pytest.mark.parametrize("command", ["translate", "evaluate", "train"])
+def test_weights_that_lack_one_are_refused(folder, tmp_path, capsys, command):
+    """A folder without a manifest tells no damage of its own, and transformers goes on with random weights."""
+    model, lines = tmp_path / "model", tmp_path / "lines.txt"
+    shutil.copytree(folder, model)
+    (model / "manifest.json").unlink(missing_ok=True)
+    weights = load_file(model / "model.safetensors")
+    lost = "model.decoder.layers.1.feed_forward.w_1.weight"
+    del weights[lost]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    lines.write_text("w1 w2\n")
+    run = ["--output_dir", tmp_path / "run"]
+    words = {
+        "translate": [model, lines],
+        "evaluate": [model, "--source", lines, "--target", lines],
+        "train": ["--model", model, "--train_source", lines, "--train_target", lines, *run],
+    }[command]
+    assert cli.main([command, *map(str, words)]) == 2
+    assert lost in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
