@@ -1,7 +1,8 @@
 """Batches of like lengths within a budget of tokens (§5.1), the same on any number of devices."""
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 IGNORED_LABEL = -100
 POOL = 2**18  # pairs that are sorted together: all of a smaller corpus
 BLOCK = 2**8  # neighbours in the corpus that come into the same pool
-
+SAMPLE = 2**12  # pairs that tell how much longer an epoch's sides are than those of the corpus
 
 Lengths = np.ndarray | pa.ChunkedArray
 
@@ -34,6 +35,8 @@ class TokenBatchSampler(Sampler[list[int]]):
     Args:
         source_lengths: Arrays or columns of memory-mapped Arrow: they are looked at a pool at a time.
         target_lengths: The same of the targets.
+        lengths_in_epoch: From indices of pairs and an epoch to their lengths in it, source and target, where they
+            change from epoch to epoch. Batches are cut by these, and their number follows from a sample of them.
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class TokenBatchSampler(Sampler[list[int]]):
         num_processes: int = 1,
         process_index: int = 0,
         seed: int = 0,
+        lengths_in_epoch: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]] | None = None,
     ) -> None:
         self.source_lengths = source_lengths
         self.target_lengths = target_lengths
+        self.lengths_in_epoch = lengths_in_epoch
         self.num_processes = num_processes
         self.process_index = process_index
         self.seed = seed
@@ -56,8 +61,20 @@ class TokenBatchSampler(Sampler[list[int]]):
             int(np.maximum(source_lengths[start : start + POOL], target_lengths[start : start + POOL]).sum())
             for start in range(0, len(source_lengths), POOL)
         )
-        updates = max(1, -(-self.total_cost // (batch_tokens * batches_per_update)))
+        updates = max(1, math.ceil(self._growth() * self.total_cost / (batch_tokens * batches_per_update)))
         self.num_batches = min(updates * batches_per_update, self._most_batches(batches_per_update))
+
+    def _growth(self) -> float:
+        """How many times its cost in the corpus a pair costs in an epoch."""
+        if self.lengths_in_epoch is None:
+            return 1.0
+        pairs = len(self.source_lengths)
+        rows = np.unique(np.linspace(0, pairs - 1, min(SAMPLE, pairs)).astype(int))
+        in_epoch, in_corpus = self.lengths_in_epoch(rows, 0), self._lengths(rows)
+        return float(np.maximum(*in_epoch).sum() / np.maximum(*in_corpus).sum())
+
+    def _lengths(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.asarray(self.source_lengths.take(rows)), np.asarray(self.target_lengths.take(rows))
 
     def _most_batches(self, batches_per_update: int) -> int:
         """No more batches than pairs, in whole updates."""
@@ -81,13 +98,15 @@ class TokenBatchSampler(Sampler[list[int]]):
         cost = made = 0
         left = len(self.source_lengths)
         for number, rows in enumerate(self._pools(pools, random), start=1):
-            source, target = (np.asarray(side.take(rows)) for side in (self.source_lengths, self.target_lengths))
+            source, target = self._lengths(rows)
             cost += int(np.maximum(source, target).sum())
             left -= len(rows)
             # Its part of all batches, by cost; no batch is empty, here or in the pools to come.
             count = round(self.num_batches * cost / self.total_cost) - made
             count = max(min(count, len(rows), self.num_batches - made - (pools - number)), 1)
             count = max(count, self.num_batches - made - left)
+            if self.lengths_in_epoch is not None:
+                source, target = self.lengths_in_epoch(rows, epoch)
             yield from (rows[batch] for batch in _cut(source, target, count, random))
             made += count
 
@@ -120,8 +139,10 @@ class TokenBatchLoader(DataLoader):
     """A `DataLoader` over a `TokenBatchSampler`, which is already one process's share: accelerate need not wrap it."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next iteration draws."""
+        """Says which epoch the next iteration draws, of batches and, where the pairs change with it, of pairs."""
         self.batch_sampler.set_epoch(epoch)
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
 
 
 class Collator:

@@ -12,10 +12,9 @@ from tokenizers import models
 from transformer2017.configuration import UsageError
 from transformers import PreTrainedTokenizerBase
 
-from .batching import TokenBatchSampler
-
 DRAWS = 64  # segmentations that a word has in a run, equal ones among them: frequent words are not segmented anew
 MOST_REMEMBERED = 2_000_000  # of them, over all words
+AT_A_TIME = 2**12  # pairs that are segmented for their lengths alone
 
 
 def is_byte_pair_encoding(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -93,14 +92,16 @@ class SubwordDropout(torch.utils.data.Dataset):
     Args:
         pairs: As `data.tokenize` makes them, `with_words`.
         merges: What segments a word.
-        sampler: Knows the epoch.
         longest: A side that would get more tokens than this keeps its undropped ones.
     """
 
-    def __init__(
-        self, pairs: Dataset, merges: DroppedMerges, sampler: TokenBatchSampler, longest: int | None = None
-    ) -> None:
-        self.pairs, self.merges, self.sampler, self.longest = pairs, merges, sampler, longest
+    def __init__(self, pairs: Dataset, merges: DroppedMerges, longest: int | None = None) -> None:
+        self.pairs, self.merges, self.longest = pairs, merges, longest
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says from which epoch the pairs are."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -110,14 +111,33 @@ class SubwordDropout(torch.utils.data.Dataset):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """The rows of a batch, as `DataLoader` asks for them."""
+        return self._rows(indices, self.epoch)
+
+    def lengths(self, indices: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """How many tokens the source and the target of each of these pairs have in an epoch, (pairs,) each."""
+        lengths = [
+            (len(row["input_ids"]), len(row["labels"]))
+            for start in range(0, len(indices), AT_A_TIME)
+            for row in self._rows(indices[start : start + AT_A_TIME].tolist(), epoch)
+        ]
+        source, target = np.array(lengths).T
+        return source, target
+
+    def _rows(self, indices: list[int], epoch: int) -> list[dict[str, Any]]:
         rows = self.pairs[indices]
         sides = (rows["input_ids"], rows["source_words"], rows["labels"], rows["target_words"])
-        return [self._drop(*row) for row in zip(indices, *sides, strict=True)]
+        return [self._drop(epoch, *row) for row in zip(indices, *sides, strict=True)]
 
     def _drop(
-        self, index: int, source: list[int], source_words: list[int], target: list[int], target_words: list[int]
+        self,
+        epoch: int,
+        index: int,
+        source: list[int],
+        source_words: list[int],
+        target: list[int],
+        target_words: list[int],
     ) -> dict[str, list[int]]:
-        generator = np.random.default_rng([self.merges.seed, self.sampler.epoch, index])
+        generator = np.random.default_rng([self.merges.seed, epoch, index])
         draws = generator.integers(DRAWS, size=len(source_words) + len(target_words)).tolist()
         return {
             "input_ids": self._side(source, source_words, draws),

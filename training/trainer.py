@@ -86,7 +86,12 @@ class Transformer2017Trainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches by token budget. They are this process's share already, so accelerate does not wrap the loader."""
-        columns = self.train_dataset.data
+        pairs, columns = self.train_dataset, self.train_dataset.data
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        dropout = None
+        if self.args.bpe_dropout:
+            merges = DroppedMerges(self.processing_class, self.args.bpe_dropout, seed)
+            pairs = dropout = SubwordDropout(pairs, merges, self.model.config.learned_positions)
         sampler = TokenBatchSampler(
             columns.column("source_length"),
             columns.column("target_length"),
@@ -94,19 +99,16 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             batches_per_update=self.batches_per_update,
             num_processes=self.args.world_size,
             process_index=self.args.process_index,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            seed=seed,
+            lengths_in_epoch=None if dropout is None else dropout.lengths,
         )
-        pairs, dropout = self.train_dataset, self.args.bpe_dropout
-        if dropout:
-            merges = DroppedMerges(self.processing_class, dropout, sampler.seed)
-            pairs = SubwordDropout(pairs, merges, sampler, self.model.config.learned_positions)
         return TokenBatchLoader(
             pairs,
             batch_sampler=sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             # Those that outlive an epoch would not hear of the next one, from which subword dropout draws.
-            persistent_workers=self.args.dataloader_persistent_workers and not dropout,
+            persistent_workers=self.args.dataloader_persistent_workers and dropout is None,
             prefetch_factor=self.args.dataloader_prefetch_factor,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )

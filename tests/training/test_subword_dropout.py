@@ -4,13 +4,14 @@ import json
 import random
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset
 from transformer2017.cli import main
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
-from transformer2017.training.batching import TokenBatchSampler
+from transformer2017.training.batching import TokenBatchLoader, TokenBatchSampler
 from transformer2017.training.encoding import PairEncoder
 from transformer2017.training.subword_dropout import DroppedMerges, SubwordDropout
 from transformer2017.training.tokenization import train_tokenizer
@@ -26,9 +27,9 @@ def tokenizer():
 
 def rows(tokenizer, rate, epoch=0):
     pairs = Dataset(pa.Table.from_batches([PairEncoder(tokenizer, None, with_words=True)(TEXTS, TEXTS[::-1])]))
-    sampler = TokenBatchSampler(pairs["source_length"][:], pairs["target_length"][:], 100)
-    sampler.set_epoch(epoch)
-    return SubwordDropout(pairs, DroppedMerges(tokenizer, rate, seed=1), sampler).__getitems__(range(len(TEXTS)))
+    dropout = SubwordDropout(pairs, DroppedMerges(tokenizer, rate, seed=1))
+    dropout.set_epoch(epoch)
+    return dropout.__getitems__(range(len(TEXTS)))
 
 
 def test_without_dropout_the_tokens_are_the_librarys(tokenizer):
@@ -43,6 +44,30 @@ def test_with_dropout_the_text_is_the_same_and_follows_from_seed_and_epoch(token
     for row, ids in zip(first, tokenizer(TEXTS)["input_ids"], strict=True):
         assert row["input_ids"] != ids
         assert tokenizer.decode(row["input_ids"]) == tokenizer.decode(ids)
+
+
+def test_batches_keep_to_the_budget_with_the_lengths_of_the_epoch(tokenizer):
+    """Dropout lengthens sentences: cut by the lengths of the corpus, batches are over it and hold more padding."""
+    texts = [" ".join(random.Random(i).choices(" ".join(LINES).split(), k=3 + i % 20)) for i in range(400)]
+    pairs = Dataset(pa.Table.from_batches([PairEncoder(tokenizer, None, with_words=True)(texts, texts)]))
+    columns = [np.array(pairs[name][:]) for name in ("source_length", "target_length")]
+    dropout = SubwordDropout(pairs, DroppedMerges(tokenizer, 0.3, seed=1))
+    drawn = TokenBatchSampler(*columns, batch_tokens=1000, lengths_in_epoch=dropout.lengths)
+    assert sorted(np.concatenate(list(drawn.batches_of(3)))) == list(range(len(texts)))
+
+    def tokens_of_batches(sampler):
+        loader = TokenBatchLoader(dropout, batch_sampler=sampler, collate_fn=list)
+        loader.set_epoch(3)
+        batches = [[(len(row["input_ids"]), len(row["labels"])) for row in batch] for batch in loader]
+        real = sum(sum(map(sum, batch)) for batch in batches)
+        cells = sum(len(batch) * max(side) for batch in batches for side in zip(*batch, strict=True))
+        return max(max(map(sum, zip(*batch, strict=True))) for batch in batches), cells - real, real
+
+    largest, padding, tokens = tokens_of_batches(drawn)
+    otherwise_largest, otherwise_padding, _ = tokens_of_batches(TokenBatchSampler(*columns, batch_tokens=1000))
+    assert tokens > 1.2 * sum(map(sum, columns))
+    assert largest <= 1000 + 60 < otherwise_largest
+    assert padding < 0.7 * otherwise_padding
 
 
 def test_segmentations_are_as_frequent_as_the_librarys(tokenizer):
