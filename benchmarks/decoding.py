@@ -351,6 +351,12 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="base-"))
         random_base(folder, AutoTokenizer.from_pretrained(flags.model))
     bench = Bench(folder, lines, flags)
+    if flags.exact or flags.target:
+        if flags.exact:
+            exactness(bench)
+        if flags.target:
+            quality(bench, flags.target)
+        return
     print(
         "| row | ratio (range) | must | ours, s | peer, s | same outputs | in products |\n| --- | --- | --- |"
         + " --- |" * 4
