@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from transformer2017.configuration import UsageError, in_a_line
-from transformer2017.configuration.manifest import check_manifest
+from transformer2017.configuration.manifest import check_manifest, check_weights
 from transformer2017.configuration.token_numbers import saved_tokenizer
 
 MAX_TOKENS_BEYOND_INPUT = 50  # §6.1
@@ -206,8 +206,7 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
         model, told = Transformer2017ForConditionalGeneration.from_pretrained(
             name, config=config, dtype=dtype, output_loading_info=True
         )
-        if told["missing_keys"]:  # transformers would go on with random ones
-            raise UsageError(f"the weights of {name!r} are not whole: {min(told['missing_keys'])} is missing")
+        check_weights(name, told)
     except UsageError:
         raise
     except Exception as error:  # files of any kind of damage raise errors of any kind

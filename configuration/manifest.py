@@ -1,11 +1,12 @@
-"""The manifest of a model folder or checkpoint: size and SHA-256 of each file, written last, checked on loading."""
+"""Whether a model folder is whole: its manifest of sizes and SHA-256, written last, and its weights."""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import UsageError, in_a_line
 
@@ -64,6 +65,20 @@ def check_manifest(folder: str | Path) -> None:
             f"{folder} is not as it was saved: {fault}. Copy or make the folder anew; if you changed it yourself, "
             f"delete its {MANIFEST}."
         )
+
+
+def check_weights(name: str | Path, loading_info: Mapping[str, Any]) -> None:
+    """Refuses a model that transformers has filled up with random weights.
+
+    Args:
+        name: The folder, or name on the Hub, for the sentence.
+        loading_info: What `from_pretrained(..., output_loading_info=True)` tells.
+
+    Raises:
+        UsageError: If a weight is missing; the sentence names it.
+    """
+    if loading_info["missing_keys"]:
+        raise UsageError(f"the weights of {str(name)!r} are not whole: {min(loading_info['missing_keys'])} is missing")
 
 
 def fault_of(folder: Path) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformer2017.configuration import UsageError, in_a_line
-from transformer2017.configuration.manifest import check_manifest
+from transformer2017.configuration.manifest import check_manifest, check_weights
 from transformer2017.configuration.token_numbers import saved_tokenizer
 from transformer2017.modeling.translation import Translator
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -111,9 +111,10 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     check_manifest(name)
     try:
         model, told = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
-        if told["missing_keys"]:  # transformers would go on with random ones
-            raise ValueError(f"its weights lack {min(told['missing_keys'])}")
+        check_weights(name, told)
         return model, saved_tokenizer(name)
+    except UsageError:
+        raise
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"{name} is not a model that can be loaded: {in_a_line(error)}") from error
 
