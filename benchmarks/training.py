@@ -46,7 +46,7 @@ class Contestant:
     like_lengths: bool  # or random batches of 64, as `Seq2SeqTrainer` draws them
 
 
-def marian(shape: str) -> MarianMTModel:
+def marian(shape: str, dropout: float = 0.1) -> MarianMTModel:
     """MarianMT, with dropout where the paper has it."""
     d_model, d_ff, heads, layers = SHAPES[shape]
     sides = {
@@ -60,7 +60,7 @@ def marian(shape: str) -> MarianMTModel:
             d_model=d_model,
             **sides,
             activation_function="relu",
-            dropout=0.1,
+            dropout=dropout,
             attention_dropout=0.0,
             activation_dropout=0.0,
             scale_embedding=True,
@@ -73,11 +73,12 @@ def marian(shape: str) -> MarianMTModel:
     )
 
 
-def ours(shape: str) -> Transformer2017ForConditionalGeneration:
+def ours(shape: str, dropout: float = 0.1) -> Transformer2017ForConditionalGeneration:
     """The model of this package."""
     d_model, d_ff, heads, layers = SHAPES[shape]
     sizes = {"d_model": d_model, "d_ff": d_ff, "num_heads": heads, "encoder_layers": layers, "decoder_layers": layers}
-    return Transformer2017ForConditionalGeneration(Transformer2017Config(vocab_size=VOCABULARY, **sizes))
+    config = Transformer2017Config(vocab_size=VOCABULARY, dropout=dropout, **sizes)
+    return Transformer2017ForConditionalGeneration(config)
 
 
 CONTESTANTS = {

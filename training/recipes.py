@@ -14,8 +14,8 @@ RECIPES: dict[str, dict[str, object]] = {
     },
     # Below some 200 thousand pairs: small vocabulary, strong dropout, small updates
     # (Araabi and Monz, 2020, "Optimizing Transformer for Low-Resource Neural Machine Translation", arXiv 2011.02266;
-    # Sennrich and Zhang, 2019, arXiv 1905.11901), subword dropout (Provilkov et al., 2020, arXiv 1910.13267), and a rate
-    # that falls to 0: its end was worth more than an average of checkpoints (docs/results).
+    # Sennrich and Zhang, 2019, arXiv 1905.11901), subword dropout (Provilkov et al., 2020, arXiv 1910.13267), and a
+    # rate that falls to 0: its end was worth more than an average of checkpoints (docs/results).
     "small-data": {
         "preset": "small",
         "dropout": 0.3,
@@ -25,7 +25,7 @@ RECIPES: dict[str, dict[str, object]] = {
         "warmup_steps": 1000,
         "lr_scheduler_type": "linear",
         "max_steps": -1,
-        "num_train_epochs": 40,
+        "num_train_epochs": 30,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
         "average_checkpoints": 3,
