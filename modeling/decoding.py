@@ -4,87 +4,68 @@
 criteria, and then calls `_sample` or `_beam_search`, which are overridden here.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from transformers import Cache, GenerationConfig
 from transformers.generation import (
-    EosTokenCriteria,
-    ExponentialDecayLengthPenalty,
-    ForcedBOSTokenLogitsProcessor,
-    ForcedEOSTokenLogitsProcessor,
     GenerateBeamEncoderDecoderOutput,
     GenerateEncoderDecoderOutput,
-    InfNanRemoveLogitsProcessor,
-    LogitNormalization,
     LogitsProcessorList,
-    MaxLengthCriteria,
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    NoBadWordsLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SequenceBiasLogitsProcessor,
     StoppingCriteriaList,
-    SuppressTokensAtBeginLogitsProcessor,
-    SuppressTokensLogitsProcessor,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
-from .attention import MultiHeadAttention
 from .cache_name import CACHE
-from .decoder import DecoderLayer
+from .decoding_path import (
+    obstacle_in_decoder,
+    obstacle_in_encoder,
+    obstacle_in_inputs,
+    obstacle_in_request,
+    obstacle_in_source,
+)
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources
 from .decoding_step import DecodingStep, additive_mask
-from .feed_forward import FeedForward
 from .output_length import BoundedGenerationMixin
-
-# Processors that look at each row by itself, so that rows may leave the batch.
-PROCESSORS = (
-    ExponentialDecayLengthPenalty,
-    ForcedBOSTokenLogitsProcessor,
-    ForcedEOSTokenLogitsProcessor,
-    InfNanRemoveLogitsProcessor,
-    LogitNormalization,
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    NoBadWordsLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SequenceBiasLogitsProcessor,
-    SuppressTokensAtBeginLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-)
-CRITERIA = (MaxLengthCriteria, EosTokenCriteria)
-PLAIN_MODULES = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, DecoderLayer, MultiHeadAttention, FeedForward)
-OBSERVERS = "transformers.utils.output_capturing"  # hooks that only look on
-PREPARED = ("encoder_outputs", "attention_mask", CACHE, "use_cache")
 
 # What this class understands beyond transformers' arguments of `generate()`.
 OWN_ARGUMENTS = {"fast": None, "ranking": "transformers", "max_tokens_beyond_input": None}
 
-_steps: WeakKeyDictionary[nn.Module, tuple[tuple, DecodingStep]] = WeakKeyDictionary()
 
+class FusedWeights(NamedTuple):
+    """What is remembered of a model: its weights, fused, and by what it shows that they have changed.
 
-def fingerprint(model: nn.Module) -> tuple:
-    """Changes when the weights do: where they lie, how often torch saw them change, and a few of their values.
-
-    The values are for changes that torch does not see, such as those through `.data`.
+    Attributes:
+        places: Where the weights lie, and how often torch saw them change.
+        views: A few values of each, for changes that torch does not see, such as those through `.data`.
+        values: What these were.
+        step: The weights, fused.
     """
-    weights = list(model.model.decoder.parameters()) + list(model.lm_head.parameters())
-    sample = torch.cat([weight.detach().flatten()[:4].float() for weight in weights])
-    return (*((w.data_ptr(), w._version, w.dtype) for w in weights), *sample.tolist())
+
+    places: list[tuple]
+    views: list[torch.Tensor]
+    values: torch.Tensor
+    step: DecodingStep
+
+
+_fused: WeakKeyDictionary[nn.Module, FusedWeights] = WeakKeyDictionary()
 
 
 def decoding_step(model: nn.Module) -> DecodingStep:
     """The fused weights of a model, made anew when they have changed."""
-    current = fingerprint(model)
-    known = _steps.get(model)
-    if known is None or known[0] != current:
-        known = _steps[model] = (current, DecodingStep(model))
-    return known[1]
+    with_encoder = model.device.type == "cpu"
+    read = [model.model.decoder, model.lm_head, *([model.model.encoder] if with_encoder else [])]
+    weights = [weight for part in read for weight in part.parameters()]
+    places = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+    known = _fused.get(model)
+    if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
+        views = [weight.detach().flatten()[:4] for weight in weights]
+        step = DecodingStep(model, encoder=with_encoder)
+        known = _fused[model] = FusedWeights(places, views, torch.cat(views), step)
+    return known.step
 
 
 class Record:
@@ -102,60 +83,6 @@ class Record:
             self.scores += (scores.clone(),)
         if self.logits is not None:
             self.logits += (logits.clone(),)
-
-
-def obstacle_in_request(
-    processors: LogitsProcessorList, criteria: StoppingCriteriaList, config: GenerationConfig, asked: dict[str, Any]
-) -> str | None:
-    """What in the arguments of `generate()` the fast path does not do; None if nothing."""
-    for name, value in asked.items():
-        if value:
-            return name
-    for name in ("do_sample", "output_attentions", "output_hidden_states", "cache_implementation", "low_memory"):
-        if getattr(config, name):
-            return name
-    if not config.use_cache:
-        return "use_cache=False"
-    for one in (*processors, *criteria):
-        if type(one) not in PROCESSORS + CRITERIA:
-            return type(one).__name__
-    return None
-
-
-def obstacle_in_inputs(model_kwargs: dict[str, Any]) -> str | None:
-    """What in the model's inputs the fast path does not take; None if nothing."""
-    for name, value in model_kwargs.items():
-        if name not in PREPARED and value is not None:
-            return name
-    if getattr(model_kwargs.get(CACHE), "_is_user_defined", False):  # to go on from, or to be filled
-        return CACHE
-    return None
-
-
-def obstacle_in_model(model: nn.Module) -> str | None:
-    """What about the model keeps its weights from being taken out of it; None if nothing.
-
-    Adapters, quantised layers, hooks and other replacements of a module compute something of their own.
-    """
-    if model.training:
-        return "training mode"
-    weights = [*model.model.decoder.parameters(), *model.lm_head.parameters()]
-    places = {(weight.device, weight.dtype) for weight in weights}
-    if len(places) > 1:
-        return "weights on several devices or of several types"
-    device, dtype = places.pop()
-    if device.type == "meta" or (device.type == "cpu" and dtype == torch.float16):
-        return f"weights of {dtype} on {device}"
-    for name, module in [("lm_head", model.lm_head), *model.model.decoder.layers.named_modules()]:
-        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        if any(not getattr(hook, "__module__", "").startswith(OBSERVERS) for hook in hooks):
-            return f"a hook on {name}"
-        is_read = name.endswith(("w_q", "w_k", "w_v", "w_o", "w_1", "w_2", "norm", "lm_head"))
-        if (is_read or any(True for _ in module.parameters(recurse=False))) and type(module) not in PLAIN_MODULES:
-            return f"{name} is a {type(module).__name__}"
-        if isinstance(module, (DecoderLayer, MultiHeadAttention, FeedForward)) and "forward" in vars(module):
-            return f"{name} has a forward of its own"
-    return None
 
 
 def end_tokens(config: GenerationConfig, input_ids: torch.Tensor) -> torch.Tensor:
@@ -232,6 +159,24 @@ class FastGenerationMixin(BoundedGenerationMixin):
             setattr(config, name, own.get(name, getattr(config, name, default)))
         return config, model_kwargs
 
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
+        self,
+        inputs_tensor: torch.Tensor,
+        model_kwargs: dict[str, Any],
+        model_input_name: str | None,
+        generation_config: GenerationConfig,
+    ) -> dict[str, Any]:
+        """The encoder's output; on a CPU by the fused weights, where no more than that is asked for."""
+        mask = model_kwargs.get("attention_mask")
+        obstacle = obstacle_in_source(inputs_tensor, model_input_name, mask, generation_config)
+        if obstacle or obstacle_in_encoder(self) or obstacle_in_decoder(self):
+            return super()._prepare_text_encoder_decoder_kwargs_for_generation(
+                inputs_tensor, model_kwargs, model_input_name, generation_config
+            )
+        step = decoding_step(self)
+        memory = step.encode(inputs_tensor, None if mask is None else additive_mask(mask, step.dtype))
+        return {**model_kwargs, "encoder_outputs": BaseModelOutput(memory.to(step.weight.dtype))}
+
     def _sample(
         self,
         input_ids: torch.Tensor,
@@ -278,7 +223,7 @@ class FastGenerationMixin(BoundedGenerationMixin):
         """
         obstacle = (
             "fast=False" if config.fast is False else obstacle_in_request(processors, criteria, config, asked)
-        ) or (obstacle_in_inputs(model_kwargs) or obstacle_in_model(self))
+        ) or (obstacle_in_inputs(model_kwargs) or obstacle_in_decoder(self))
         self.decoded_by = f"transformers: {obstacle}" if obstacle else "fast"
         if obstacle and (config.fast or config.ranking != "transformers"):
             wish = "fast=True" if config.fast else f"ranking={config.ranking!r}"

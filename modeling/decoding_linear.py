@@ -23,6 +23,25 @@ class PlainLinear:
         return F.relu_(y) if self.relu else y
 
 
+class OneRowLinear:
+    """The same on the CPU for a single row in float32, with the longer side of the weights contiguous in memory.
+
+    Each weight is then used once, and reading them is what takes the time: 0.18 ms for 1536 x 512, and 0.31 ms with
+    the shorter side contiguous (docs/decoding.md).
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool = False) -> None:
+        outputs, inputs = weight.shape
+        self.weight = weight.t().contiguous() if outputs >= inputs else weight.t()
+        self.bias = bias
+        self.relu = relu
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, in) to (1, out)."""
+        y = torch.mm(x, self.weight) if self.bias is None else torch.addmm(self.bias, x, self.weight)
+        return F.relu_(y) if self.relu else y
+
+
 class PackedLinear:
     """The same on the CPU, with weights laid out once for oneDNN: float32, or bfloat16 between float32 activations.
 
@@ -30,15 +49,15 @@ class PackedLinear:
     the quicker, unless the matrix is large (docs/decoding.md).
     """
 
-    LARGE = 1 << 20  # weights
+    LARGE = 1 << 18  # weights
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool = False) -> None:
         self.dtype = weight.dtype
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         self.bias = bias
         self.after = "relu" if relu else "none"
-        small = weight.dtype == torch.float32 and weight.numel() < self.LARGE
-        self.one_row = PlainLinear(weight, bias, relu) if small else None
+        small = weight.dtype == torch.float32 and weight.numel() <= self.LARGE
+        self.one_row = OneRowLinear(weight, bias, relu) if small else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, in) to (rows, out), in the type of x."""

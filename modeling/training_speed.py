@@ -23,8 +23,9 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         dropped = round(self.p * 2**BITS)  # of the 2^BITS values of a random number
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = numbers[: x.numel()].view(x.shape) >= dropped - 2 ** (BITS - 1)
-        return x * (kept * (2**BITS / (2**BITS - dropped))).to(x.dtype)
+        kept = torch.empty(x.shape, dtype=x.dtype)  # compared into at once: no mask of another type is written
+        torch.ge(numbers[: x.numel()].view(x.shape), dropped - 2 ** (BITS - 1), out=kept)
+        return x * kept.mul_(2**BITS / (2**BITS - dropped))
 
 
 def is_plain(linear: nn.Module) -> bool:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from .decoding import CRITERIA, end_tokens, obstacle_in_model, obstacle_in_request, padded
+from .decoding import end_tokens, padded
+from .decoding_path import CRITERIA, obstacle_in_decoder, obstacle_in_encoder, obstacle_in_request
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources
 from .decoding_step import DecodingStep, additive_mask
@@ -21,7 +22,9 @@ Batch = list[int]  # indices of sentences
 
 def decoder_of(model: nn.Module, generation: dict[str, Any], **sizes: Any) -> "FileDecoder | BatchDecoder":
     """The quickest decoder that gives what `model.generate(**generation)` gives."""
-    obstacle = "another model class" if not hasattr(model, "_takes_fast_path") else obstacle_in_model(model)
+    obstacle = "another model class"
+    if hasattr(model, "_takes_fast_path"):
+        obstacle = obstacle_in_encoder(model) or obstacle_in_decoder(model)
     if obstacle is None:
         config, _ = model._prepare_generation_config(None, **generation)
         model._prepare_special_tokens(config, True, device=model.device)

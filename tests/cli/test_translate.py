@@ -191,6 +191,25 @@ def test_refilled_slots_and_workers_give_what_generate_gives_line_by_line(folder
         assert text == tokenizer.decode(expected[0], skip_special_tokens=True)
 
 
+def test_a_translator_hears_what_hangs_on_the_encoder(folder):
+    """It reads weights and not modules where it can, and an adapter is more than its weights."""
+
+    class Doubled(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    feed_forward = model.model.encoder.layers[0].feed_forward
+    plain = feed_forward.w_2
+    feed_forward.w_2 = Doubled(plain.in_features, plain.out_features)
+    feed_forward.w_2.load_state_dict(plain.state_dict())
+    ids = tokenizer("w1 w2 w3", return_tensors="pt")["input_ids"]
+    expected = model.generate(input_ids=ids, num_beams=2, output_scores=True, return_dict_in_generate=True, fast=False)
+    (found,) = Translator(model, tokenizer, num_beams=2).translate(["w1 w2 w3"])
+    assert found.score == pytest.approx(expected.sequences_scores.item(), abs=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_low_precision_stays_near_float32(folder, capsys, monkeypatch, precision):
     """The log probability of what it finds, in the float32 model's own opinion, is nearly as high."""

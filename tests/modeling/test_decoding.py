@@ -165,14 +165,46 @@ def test_a_model_in_training_or_with_replaced_or_hooked_parts_is_left_to_transfo
     assert reason(copy.deepcopy(model).train()) == "transformers: training mode"
     hooked = copy.deepcopy(model)
     hooked.model.decoder.layers[1].feed_forward.register_forward_hook(lambda *a: None)
-    assert reason(hooked) == "transformers: a hook on 1.feed_forward"
+    assert reason(hooked) == "transformers: a hook on decoder.layers.1.feed_forward"
 
     class Adapter(torch.nn.Linear):
         pass
 
     adapted = copy.deepcopy(model)
     adapted.model.decoder.layers[0].self_attention.w_q = Adapter(32, 24)
-    assert reason(adapted) == "transformers: 0.self_attention.w_q is a Adapter"
+    assert reason(adapted) == "transformers: decoder.layers.0.self_attention.w_q is a Adapter"
+
+
+class Doubled(torch.nn.Linear):
+    """As an adapter does, computes something else than its weights say."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_what_hangs_on_the_encoder_is_heard(model, source):
+    """The decoder's fast path then reads what the encoder's own modules give."""
+    expected = model.generate(**source, max_new_tokens=6)
+    changed = copy.deepcopy(model)
+    seen = []
+    changed.model.encoder.layers[1].feed_forward.register_forward_hook(lambda *a: seen.append(1))
+    assert torch.equal(changed.generate(**source, max_new_tokens=6), expected)
+    assert seen
+    assert changed.decoded_by == "fast"
+    changed = copy.deepcopy(model)
+    doubled = Doubled(32, 48)
+    doubled.load_state_dict(model.model.encoder.layers[0].feed_forward.w_1.state_dict())
+    changed.model.encoder.layers[0].feed_forward.w_1 = doubled
+    request_ = {**source, "max_new_tokens": 6, "num_beams": 2, "return_dict_in_generate": True, "output_scores": True}
+    ours, theirs = (changed.generate(**request_, fast=fast) for fast in (True, False))
+    torch.testing.assert_close(ours.sequences_scores, theirs.sequences_scores, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(ours.sequences_scores, model.generate(**request_).sequences_scores, atol=1e-2)
+
+
+def test_the_encoders_output_is_not_computed_anew_where_its_parts_are_asked_for(model, source):
+    found = model.generate(**source, max_new_tokens=3, return_dict_in_generate=True, output_hidden_states=True)
+    expected = model.get_encoder()(**source).last_hidden_state
+    torch.testing.assert_close(found.encoder_hidden_states[-1], expected, rtol=0, atol=0)
 
 
 def test_weights_that_change_are_taken_anew(model, source):
@@ -183,6 +215,9 @@ def test_weights_that_change_are_taken_anew(model, source):
     assert same()
     with torch.no_grad():
         model.model.decoder.layers[0].self_attention.w_v.weight.add_(0.5)
+    assert same()
+    with torch.no_grad():
+        model.model.encoder.layers[0].self_attention.w_v.weight.mul_(3.0)
     assert same()
     for weight in model.parameters():  # as some optimizers do, unseen by torch's version counter
         weight.data.mul_(0.8)

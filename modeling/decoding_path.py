@@ -1,0 +1,148 @@
+"""Which calls of `generate()` the loop of this folder takes; what keeps others from it, in a few words each."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationConfig
+from transformers.generation import (
+    EosTokenCriteria,
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    StoppingCriteriaList,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+
+from .attention import MultiHeadAttention
+from .cache_name import CACHE
+from .decoder import DecoderLayer
+from .embeddings import LearnedPositions
+from .encoder import EncoderLayer
+from .feed_forward import FeedForward
+
+# Processors that look at each row by itself, so that rows may leave the batch.
+PROCESSORS = (
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+CRITERIA = (MaxLengthCriteria, EosTokenCriteria)
+PLAIN_MODULES = (
+    nn.Linear,
+    nn.LayerNorm,
+    nn.Embedding,
+    nn.Dropout,
+    LearnedPositions,
+    EncoderLayer,
+    DecoderLayer,
+    MultiHeadAttention,
+    FeedForward,
+)
+OBSERVERS = "transformers.utils.output_capturing"  # hooks that only look on
+PREPARED = ("encoder_outputs", "attention_mask", CACHE, "use_cache")
+
+
+def obstacle_in_request(
+    processors: LogitsProcessorList, criteria: StoppingCriteriaList, config: GenerationConfig, asked: dict[str, Any]
+) -> str | None:
+    """What in the arguments of `generate()` the fast path does not do; None if nothing."""
+    for name, value in asked.items():
+        if value:
+            return name
+    for name in ("do_sample", "output_attentions", "output_hidden_states", "cache_implementation", "low_memory"):
+        if getattr(config, name):
+            return name
+    if not config.use_cache:
+        return "use_cache=False"
+    for one in (*processors, *criteria):
+        if type(one) not in PROCESSORS + CRITERIA:
+            return type(one).__name__
+    return None
+
+
+def obstacle_in_inputs(model_kwargs: dict[str, Any]) -> str | None:
+    """What in the model's inputs the fast path does not take; None if nothing."""
+    for name, value in model_kwargs.items():
+        if name not in PREPARED and value is not None:
+            return name
+    if getattr(model_kwargs.get(CACHE), "_is_user_defined", False):  # to go on from, or to be filled
+        return CACHE
+    return None
+
+
+def obstacle_in_source(
+    inputs: torch.Tensor, name: str | None, attention_mask: torch.Tensor | None, config: GenerationConfig
+) -> str | None:
+    """What in the arguments of `generate()` keeps the source from the fused encoder; None if nothing."""
+    if getattr(config, "fast", None) is False:  # an assistant's configuration does not have it
+        return "fast=False"
+    for output in ("output_attentions", "output_hidden_states"):
+        if getattr(config, output):
+            return output
+    if name != "input_ids":
+        return name
+    if inputs.device.type != "cpu":  # elsewhere there is nothing to gain
+        return f"a source on {inputs.device}"
+    if attention_mask is not None and (attention_mask.dim() != 2 or not bool(attention_mask[:, 0].all())):
+        return "padding on the left"
+    return None
+
+
+def obstacle_in_decoder(model: nn.Module) -> str | None:
+    """What about the decoder keeps its weights from being taken out of it; None if nothing."""
+    return _obstacle_in({"decoder": model.model.decoder, "lm_head": model.lm_head})
+
+
+def obstacle_in_encoder(model: nn.Module) -> str | None:
+    """The same of the encoder."""
+    return _obstacle_in({"encoder": model.model.encoder})
+
+
+def _obstacle_in(parts: dict[str, nn.Module]) -> str | None:
+    """Adapters, quantised layers, hooks and other replacements of a module compute something of their own."""
+    if any(part.training for part in parts.values()):
+        return "training mode"
+    places = {(weight.device, weight.dtype) for part in parts.values() for weight in part.parameters()}
+    if len(places) > 1:
+        return "weights on several devices or of several types"
+    device, dtype = places.pop()
+    if device.type == "meta" or (device.type == "cpu" and dtype == torch.float16):
+        return f"weights of {dtype} on {device}"
+    for prefix, part in parts.items():
+        for name, module in part.named_modules(prefix=prefix):
+            if fault := _replacement(name, module):
+                return fault
+    return None
+
+
+def _replacement(name: str, module: nn.Module) -> str | None:
+    """What makes a module more, or something else, than its weights; None if nothing."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    if any(not getattr(hook, "__module__", "").startswith(OBSERVERS) for hook in hooks):
+        return f"a hook on {name}"
+    is_read = name.endswith(("w_q", "w_k", "w_v", "w_o", "w_1", "w_2", "norm", "lm_head"))
+    if (is_read or any(True for _ in module.parameters(recurse=False))) and type(module) not in PLAIN_MODULES:
+        return f"{name} is a {type(module).__name__}"
+    return f"{name} has a forward of its own" if "forward" in vars(module) else None
