@@ -227,11 +227,15 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         default=100_000, metadata={"help": "Updates (§5.2); -1: as many as num_train_epochs makes."}
     )
     eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate: no, steps or epoch."})
-    eval_steps: float = field(default=1000, metadata={"help": "Updates between evaluations."})
+    eval_steps: float = field(
+        default=1000, metadata={"help": "Updates between evaluations; below 1, a part of the run."}
+    )
     save_strategy: str = field(
         default="steps", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
     )
-    save_steps: float = field(default=1000, metadata={"help": "Updates between checkpoints."})
+    save_steps: float = field(
+        default=1000, metadata={"help": "Updates between checkpoints; below 1, a part of the run."}
+    )
     save_total_limit: int | None = field(default=6, metadata={"help": "Checkpoints to keep; the best one always is."})
     metric_for_best_model: str = field(
         default="bleu",

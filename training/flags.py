@@ -105,6 +105,9 @@ class Flags:
             implied["max_steps"] = -1
         if namespace.device_batch_tokens and "gradient_accumulation_steps" not in given:
             implied["gradient_accumulation_steps"] = self._accumulation()
+        for one, other in (("eval_steps", "save_steps"), ("save_steps", "eval_steps")):  # the best one is a saved one
+            if one in given and other not in given:
+                implied[other] = getattr(namespace, one)
         if namespace.save_minutes:  # the best checkpoint would need an evaluation at each
             implied |= {"save_strategy": "no", "load_best_model_at_end": False}
         if not with_validation:

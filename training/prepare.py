@@ -1,5 +1,6 @@
 """What a run needs before its first update: data, recipe, tokenizer, tokens and a model."""
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from .arguments import RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set
 from .flags import Flags
 from .memory import settle_accumulation
+from .recipes import LEAST_UPDATES, MOST_EPOCHS
 from .subword_dropout import is_byte_pair_encoding
 
 
@@ -47,6 +49,7 @@ def prepare(flags: Flags, store: Path) -> Prepared:
         arguments.data.max_length,
         with_words=bool(arguments.training.bpe_dropout),
     )
+    settle_epochs(arguments, tokens)
     evaluated = validation and tokenized_validation_set(validation, tokenizer, store / "validation.tokens.arrow")
     return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
 
@@ -87,6 +90,17 @@ def settle_bpe_dropout(arguments: RunArguments, tokenizer: PreTrainedTokenizerBa
         if "bpe_dropout" in arguments.given:
             raise UsageError("--bpe_dropout needs a tokenizer of byte-pair encoding (--tokenizer_type bpe).")
         arguments.training.bpe_dropout = 0.0
+
+
+def settle_epochs(arguments: RunArguments, tokens: Dataset) -> None:
+    """Gives a small corpus more epochs than the recipe does, unless the user has said how long the run is."""
+    training = arguments.training
+    if training.max_steps > 0 or "num_train_epochs" in arguments.given:
+        return
+    tokens_an_epoch = max(data.total(tokens, "source_length"), data.total(tokens, "target_length"))
+    updates_an_epoch = max(1.0, tokens_an_epoch / training.batch_tokens)
+    needed = min(math.ceil(LEAST_UPDATES / updates_an_epoch), MOST_EPOCHS)
+    training.num_train_epochs = max(training.num_train_epochs, needed)
 
 
 def settle_best_score(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
-from transformer2017.configuration import RunError
+from transformer2017.configuration import RunError, UsageError
 from transformer2017.configuration.manifest import write_manifest
 from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
@@ -114,8 +114,14 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         )
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """As in `Trainer`, with the paper's rate where none is given (§5.3)."""
+        """As in `Trainer`, with the paper's rate where none is given (§5.3).
+
+        Raises:
+            UsageError: If the warm-up, from which that rate follows, is given as a part of the run.
+        """
         if self.args.learning_rate is None:
+            if 0 < self.args.warmup_steps < 1:
+                raise UsageError("--warmup_steps below 1, a part of the run, needs a --learning_rate beside it.")
             self.args.learning_rate = peak_learning_rate(self.model.config.d_model, self.args.warmup_steps)
         return super().create_optimizer(model)
 
