@@ -52,6 +52,7 @@ class Bench:
         self.folder, self.lines, self.flags = folder, lines, flags
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
+        self.length_penalty = self.model.generation_config.length_penalty or 1.0  # none: as transformers has it
         self.marian = marian_from(self.model).eval()
         self.work = Path(tempfile.mkdtemp(prefix="decoding-"))
         self.limit = {"max_new_tokens": flags.max_new_tokens}
@@ -125,7 +126,7 @@ class Bench:
                 str(folder), inter_threads=layout[0], intra_threads=layout[1], compute_type=quantization
             )
             given = {"beam_size": beams, "max_batch_size": batch, "max_decoding_length": self.flags.max_new_tokens}
-            given["length_penalty"] = self.model.generation_config.length_penalty
+            given["length_penalty"] = self.length_penalty
 
             def run() -> list[str]:
                 results = translator.translate_batch(tokens, **given)
@@ -236,7 +237,7 @@ def one_line_at_a_time(bench: Bench, search: dict[str, Any]) -> None:
         return found
 
     given = {"beam_size": 4, "max_decoding_length": bench.flags.max_new_tokens}
-    given["length_penalty"] = bench.model.generation_config.length_penalty
+    given["length_penalty"] = bench.length_penalty
     torch.set_num_threads(1)
     bench.compare(name, ours, theirs)
     torch.set_num_threads(threads)

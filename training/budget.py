@@ -22,7 +22,7 @@ from .batching import IGNORED_LABEL
 from .encoding import TOKENS
 from .flags import Flags, Parser, ReadableHelp
 from .memory import keep_freed_memory, memory_of_run
-from .prepare import config_of, settle_parts
+from .prepare import config_of, settle_epochs, settle_parts
 from .trainer import Transformer2017Trainer
 
 # Updates whose time is taken, and those before them, at most. A shape of batch takes longer when it is first met,
@@ -117,6 +117,7 @@ def _budget(own: BudgetArguments, arguments: RunArguments) -> Budget:
     sides = tokens_of_update(training.batch_tokens, *lengths)
     flops = flops_of_update(config, *sides, *lengths)
     training.batch_tokens = -(-training.batch_tokens // own.devices)  # of one device
+    training.bpe_dropout = 0.0  # the tokens are made up, and as many as the flags say
     set_seed(training.seed)
     model = Transformer2017ForConditionalGeneration(config)
     if own.tokens_per_second or own.device_flops:
@@ -140,6 +141,7 @@ def updates_of(own: BudgetArguments, arguments: RunArguments) -> int:
     if own.pairs is None:
         raise UsageError("A run by epochs needs the size of the corpus: --pairs NUMBER, or --max_steps NUMBER.")
     tokens = own.pairs * max(own.source_length, own.target_length)
+    settle_epochs(arguments, tokens)
     return int(training.num_train_epochs * -(-tokens // training.batch_tokens))
 
 

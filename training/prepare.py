@@ -49,7 +49,7 @@ def prepare(flags: Flags, store: Path) -> Prepared:
         arguments.data.max_length,
         with_words=bool(arguments.training.bpe_dropout),
     )
-    settle_epochs(arguments, tokens)
+    settle_epochs(arguments, max(data.total(tokens, "source_length"), data.total(tokens, "target_length")))
     evaluated = validation and tokenized_validation_set(validation, tokenizer, store / "validation.tokens.arrow")
     return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
 
@@ -92,14 +92,16 @@ def settle_bpe_dropout(arguments: RunArguments, tokenizer: PreTrainedTokenizerBa
         arguments.training.bpe_dropout = 0.0
 
 
-def settle_epochs(arguments: RunArguments, tokens: Dataset) -> None:
-    """Gives a small corpus more epochs than the recipe does, unless the user has said how long the run is."""
+def settle_epochs(arguments: RunArguments, tokens: float) -> None:
+    """Gives a small corpus more epochs than the recipe does, unless the user has said how long the run is.
+
+    Args:
+        tokens: Of an epoch, on its longer side.
+    """
     training = arguments.training
     if training.max_steps > 0 or "num_train_epochs" in arguments.given:
         return
-    tokens_an_epoch = max(data.total(tokens, "source_length"), data.total(tokens, "target_length"))
-    updates_an_epoch = max(1.0, tokens_an_epoch / training.batch_tokens)
-    needed = min(math.ceil(LEAST_UPDATES / updates_an_epoch), MOST_EPOCHS)
+    needed = min(math.ceil(LEAST_UPDATES / max(1.0, tokens / training.batch_tokens)), MOST_EPOCHS)
     training.num_train_epochs = max(training.num_train_epochs, needed)
 
 
