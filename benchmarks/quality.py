@@ -52,7 +52,7 @@ class BleuByTheClock(TrainerCallback):
         self.seconds, self.tokenizer, self.references = seconds, tokenizer, references
         self.order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
         self.sources = [sources[i] for i in self.order]
-        self.spent, self.last, self.tokens = 0.0, 0.0, 0
+        self.spent, self.last = 0.0, 0.0
         self.points: list[dict[str, float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
