@@ -6,6 +6,7 @@ from array import array
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +22,7 @@ TOKENS = pa.schema(
 )
 WORDS = pa.schema({"source_words": pa.list_(pa.int32()), "target_words": pa.list_(pa.int32())})
 MOST_REMEMBERED = 500_000  # words, some 200 bytes each
+END_OF_LINE = "\n"  # a word that stands for the end token
 
 
 class PairEncoder:
@@ -43,7 +45,7 @@ class PairEncoder:
         """Rows of `input_ids`, `labels` and both lengths (the end token counted)."""
         words: list[list[list[int]]] = []
         if self.word_by_word is not None:
-            sides = [self.word_by_word(sources), self.word_by_word(targets)]
+            sides = [self.word_by_word(pa.array(lines, pa.string())) for lines in (sources, targets)]
         else:
             encoded = [
                 self.tokenizer(sources, return_attention_mask=False),
@@ -72,31 +74,40 @@ class WordByWord:
     """
 
     def __init__(self, backend: Tokenizer, end: int) -> None:
-        self.backend, self.end = backend, np.int32(end).tobytes()
+        self.backend = backend
         added = (token.content for token in backend.get_added_tokens_decoder().values())
         # Where words do not stand alone: at a space too many, and in a token that may hold one.
-        self.joined = re.compile("|".join(["^ ", " $", "  ", "^$", *map(re.escape, added)]))
-        self._tokens: dict[str, bytes] = {}
+        self.joined = "|".join(["^ ", " $", "  ", "^$", END_OF_LINE, *map(re.escape, added)])
+        self._tokens = {END_OF_LINE: np.int32(end).tobytes()}
 
-    def __call__(self, lines: list[str]) -> pa.ListArray:
+    def __call__(self, lines: pa.StringArray) -> pa.ListArray:
         """A list of int32 for each line."""
-        split = [line.split(" ") for line in lines]
-        new = list(set().union(*split).difference(self._tokens))
-        self._learn(new)
-        tokens = [b"".join(map(self._tokens.__getitem__, words)) + self.end for words in split]
-        for i, line in enumerate(lines):
-            if self.joined.search(line):
-                tokens[i] = np.array(self.backend.encode(line).ids, np.int32).tobytes()
+        words = pc.split_pattern(pc.binary_join_element_wise(lines, END_OF_LINE, " "), " ")
+        distinct = words.flatten().dictionary_encode()
+        tokens = self._look_up(distinct.dictionary.to_pylist()).take(distinct.indices)
+        encoded = pa.ListArray.from_arrays(tokens.offsets.take(words.offsets), tokens.values)
+        return self._with_joined(encoded, lines)
+
+    def _look_up(self, words: list[str]) -> pa.ListArray:
+        new = [word for word in words if word not in self._tokens]
+        for word, encoding in zip(new, self.backend.encode_batch_fast(new, add_special_tokens=False), strict=True):
+            self._tokens[word] = array("i", encoding.ids).tobytes()  # quicker than numpy for so few
+        tokens = list(map(self._tokens.__getitem__, words))
         if len(self._tokens) > MOST_REMEMBERED:  # frequent words come early, and are kept
             for word in new:
                 del self._tokens[word]
-        ends = np.cumsum([0, *map(len, tokens)], dtype=np.int64) // 4
-        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), np.frombuffer(b"".join(tokens), np.int32))
+        ends = np.cumsum([0, *map(len, tokens)], dtype=np.int32) // 4
+        return pa.ListArray.from_arrays(ends, np.frombuffer(b"".join(tokens), np.int32))
 
-    def _learn(self, words: list[str]) -> None:
-        encoded = self.backend.encode_batch_fast(words, add_special_tokens=False)
-        for word, encoding in zip(words, encoded, strict=True):
-            self._tokens[word] = array("i", encoding.ids).tobytes()  # quicker than numpy for so few
+    def _with_joined(self, encoded: pa.ListArray, lines: pa.StringArray) -> pa.ListArray:
+        """Has the library encode the lines in which words do not stand alone."""
+        joined = np.flatnonzero(pc.match_substring_regex(lines, self.joined))
+        if not len(joined):
+            return encoded
+        instead = [encoding.ids for encoding in self.backend.encode_batch_fast(lines.take(joined).to_pylist())]
+        rows = np.arange(len(lines))
+        rows[joined] = len(lines) + np.arange(len(joined))
+        return pa.concat_arrays([encoded, pa.array(instead, encoded.type)]).take(pa.array(rows))
 
 
 def tokens_of_words(word_ids: list[int | None]) -> list[int]:
