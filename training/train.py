@@ -19,6 +19,7 @@ from .memory import keep_freed_memory
 from .prepare import make_model, prepare, settle_parts
 from .progress import draw_curves
 from .run_folder import RunFolder
+from .sharding import whole
 from .signals import StopOnSignal, StopSignals
 from .trainer import Transformer2017Trainer
 
@@ -61,6 +62,7 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     fit(trainer, folder)
     if signals.received:
         raise Stopped(signals.received, "stopped, with a checkpoint: the same command goes on from it")
+    trainer.model = whole(trainer.model)  # for the one process that goes on alone
     if trainer.is_world_process_zero():
         scores = choose_weights(trainer, arguments)
         finish(trainer, corpus, arguments, scores, folder)

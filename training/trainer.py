@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformer2017.configuration import RunError, UsageError
 from transformer2017.configuration.manifest import write_manifest
-from transformers import ProgressCallback, Seq2SeqTrainer, TrainerCallback
+from transformers import PreTrainedModel, ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from . import checkpoints
 from .arguments import TrainingArguments
@@ -24,6 +25,7 @@ from .memory import FreedMemory
 from .progress import ProgressBar, SampleTranslations, TokensPerSecond
 from .saving import is_finite
 from .schedule import inverse_square_root_schedule, peak_learning_rate
+from .sharding import tied_weights_together, whole
 from .stopping import EarlyStopping
 from .subword_dropout import DroppedMerges, SubwordDropout
 
@@ -160,6 +162,11 @@ class Transformer2017Trainer(Seq2SeqTrainer):
             raise RunError(f"The loss of update {step} is {value}. {AGAINST_DIVERGENCE} {self._way_back()}")
         return loss
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`, which has accelerate shard the model here where it is to."""
+        with tied_weights_together(self.model) if self.is_fsdp_enabled else nullcontext():
+            return super()._prepare_for_training(*args, **kwargs)
+
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """The batches of an update, and the number of their target tokens over all processes."""
         batches, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -183,18 +190,19 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         """Loss, perplexity and scores on the validation set; any other dataset as in `Seq2SeqTrainer`."""
         if self.validation is None or eval_dataset is not None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **generation)
-        metrics = self._validation_loss()
+        model = whole(self.accelerator.unwrap_model(self.model))
+        metrics = self._validation_loss(model)
         if self.args.predict_with_generate:
-            metrics |= self._validation_scores(**generation)
+            metrics |= self._validation_scores(model, **generation)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _validation_loss(self) -> dict[str, float]:
+    def _validation_loss(self, model: PreTrainedModel) -> dict[str, float]:
         """Every process takes its share of the batches; sums are added up over all of them."""
         with self.compute_loss_context_manager():
-            share = torch.tensor(teacher_forced_loss(self.model, self._validation_batches()), dtype=torch.float64)
+            share = torch.tensor(teacher_forced_loss(model, self._validation_batches()), dtype=torch.float64)
         nats, tokens = self.accelerator.reduce(share.to(self.args.device), "sum").tolist()
         return {"loss": nats / tokens, "perplexity": math.exp(min(nats / tokens, 700.0))}
 
@@ -206,13 +214,13 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         for batch in batches[self.args.process_index :: self.args.world_size]:
             yield self._prepare_inputs(self.data_collator([tokens[int(i)] for i in batch]))
 
-    def _validation_scores(self, **generation: Any) -> dict[str, float]:
+    def _validation_scores(self, model: PreTrainedModel, **generation: Any) -> dict[str, float]:
         """Every process translates its share of the sentences; the scores are those of the whole corpus."""
         generation.setdefault("num_beams", self.args.generation_num_beams)
         generation.setdefault("max_length", self.args.generation_max_length)
         generation = {name: value for name, value in generation.items() if value is not None}
         rank, world = self.args.process_index, self.args.world_size
-        part, model = self.validation.part(self.args.eval_sentences), self.accelerator.unwrap_model(self.model)
+        part = self.validation.part(self.args.eval_sentences)
         with self.autocast_smart_context_manager():
             share = translate_lines(model, self.processing_class, part.sources[rank::world], **generation)
         translations = [""] * len(part.sources)
@@ -222,6 +230,15 @@ class Transformer2017Trainer(Seq2SeqTrainer):
         return {name: score for name, score in part.score(translations).items() if isinstance(score, float)}
 
     # Checkpoints.
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """As in `Trainer`; of a sharded model, whose class is torch's, a whole copy with the code of its own."""
+        model = self.model
+        self.model = whole(model)
+        try:
+            super().save_model(*args, **kwargs)
+        finally:
+            self.model = model
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes a checkpoint, its manifest last, and only then deletes older ones.
