@@ -1,7 +1,7 @@
-"""Models whose weights lie in parts on several processes (FSDP2), where accelerate and torch alone do not do."""
+"""Models whose weights lie in parts on several processes: FSDP2, and DeepSpeed's ZeRO 3."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch.distributed.tensor import DTensor
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
@@ -29,13 +29,20 @@ def whole(model: Transformer2017ForConditionalGeneration) -> Transformer2017ForC
     All processes must call it. A sharded model is computed by all of them in step, or none goes on; a copy
     translates, and is saved, at the pace of one.
     """
-    weights = model.state_dict()
-    if not any(isinstance(weight, DTensor) for weight in weights.values()):
+    parameters = list(model.parameters())
+    by_torch = any(isinstance(parameter, DTensor) for parameter in parameters)
+    by_deepspeed = any(hasattr(parameter, "ds_id") for parameter in parameters)
+    if not (by_torch or by_deepspeed):
         return model
-    gathered = {
-        name: weight.full_tensor() if isinstance(weight, DTensor) else weight for name, weight in weights.items()
-    }
     copy = Transformer2017ForConditionalGeneration(model.config)
-    set_weights(copy, gathered)
+    with _gathered_by_deepspeed(parameters) if by_deepspeed else nullcontext():
+        weights = model.state_dict().items()
+        set_weights(copy, {name: each.full_tensor() if isinstance(each, DTensor) else each for name, each in weights})
     copy.generation_config = model.generation_config
     return copy.to(model.device)
+
+
+def _gathered_by_deepspeed(parameters: list) -> contextmanager:
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(parameters)

@@ -232,13 +232,13 @@ class Transformer2017Trainer(Seq2SeqTrainer):
     # Checkpoints.
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """As in `Trainer`; of a sharded model, whose class is torch's, a whole copy with the code of its own."""
-        model = self.model
-        self.model = whole(model)
+        """As in `Trainer`; where weights are sharded, a whole copy of the model, as if they were not."""
+        as_it_is = {name: getattr(self, name) for name in ("model", "is_fsdp_enabled", "is_deepspeed_enabled")}
+        self.model, self.is_fsdp_enabled, self.is_deepspeed_enabled = whole(self.model), False, False
         try:
             super().save_model(*args, **kwargs)
         finally:
-            self.model = model
+            vars(self).update(as_it_is)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes a checkpoint, its manifest last, and only then deletes older ones.

@@ -1,16 +1,19 @@
-"""Weights sharded over two processes (FSDP2) train as whole ones do: the oracle is the run of one process.
+"""Weights sharded over two processes train as whole ones do: the oracle is the run of one process.
 
-accelerate shards on GPUs alone, so it is told here that the processes have some (train_sharded.py); from there on the
-code that shards, gathers, saves and loads is accelerate's and torch's own.
+accelerate shards by FSDP2 on GPUs alone, so it is told here that the processes have some (train_sharded.py); from there
+on the code that shards, gathers, saves and loads is accelerate's and torch's own. DeepSpeed shards on a CPU as well.
 """
 
+import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
@@ -22,18 +25,37 @@ CONFIG = HERE.parents[1] / "docs" / "accelerate" / "fsdp_eight_gpus.yaml"
 NAMES = {"fsdp_transformer_layer_cls_to_wrap": "FSDP_TRANSFORMER_CLS_TO_WRAP"}  # the others are upper case
 
 
-def train_sharded(words: list[str]) -> str:
-    """Two processes as `accelerate launch` would start them with the project's file."""
+def fsdp() -> dict[str, str]:
+    """What `accelerate launch` would say to its processes of the project's file."""
+    settings = load_config_from_file(str(CONFIG)).fsdp_config
+    environment = {NAMES.get(name, name.upper()): str(value) for name, value in settings.items()}
+    return {**environment, "ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_CPU": "true"}
+
+
+def zero(stage: int, folder: Path) -> list[str]:
+    """DeepSpeed's file of settings as a flag of `train`, with torch's Adam, which needs no compiler."""
+    settings = {
+        "zero_optimization": {"stage": stage},
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+    }
+    file = folder / "zero.json"
+    file.write_text(json.dumps(settings))
+    return ["--deepspeed", str(file)]
+
+
+def train_sharded(words: list[str], environment: dict[str, str]) -> str:
+    """Two processes of `transformer2017 train`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = load_config_from_file(str(CONFIG)).fsdp_config
-    environment = {NAMES.get(name, name.upper()): str(value) for name, value in settings.items()}
-    environment |= {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
     done = subprocess.run(
         [sys.executable, *launcher, str(HERE / "train_sharded.py"), "train", *words],
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -47,7 +69,13 @@ def biases_of_keys(names: Iterable[str]) -> set[str]:
     return {name for name in names if name.endswith("w_k.bias")}
 
 
-def test_sharded_weights_train_as_whole_ones(flags, tmp_path):
+deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
+
+
+@pytest.mark.parametrize(
+    "kind", ["FSDP2", pytest.param("ZeRO 2", marks=deepspeed), pytest.param("ZeRO 3", marks=deepspeed)]
+)
+def test_sharded_weights_train_as_whole_ones(flags, tmp_path, kind):
     """Loss, evaluation, checkpoints, the best one loaded, resuming, the final model and its code."""
     exact = {
         "dropout": 0.0,
@@ -60,10 +88,15 @@ def test_sharded_weights_train_as_whole_ones(flags, tmp_path):
     }
     one = train(flags("one", gradient_accumulation_steps=2, **exact))
     two = tmp_path / "two"
-    train_sharded(flags("two", max_steps=8, **exact))
-    assert (two / "checkpoint-8" / "pytorch_model_fsdp.bin").is_file()  # or nothing was sharded
+    if kind == "FSDP2":
+        more, environment, trace = [], fsdp(), "pytorch_model_fsdp.bin"
+    else:
+        more, trace = zero(int(kind[-1]), tmp_path), "global_step8"
+        environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_USE_CPU": "false", "DS_ACCELERATOR": "cpu"}
+    train_sharded([*flags("two", max_steps=8, **exact), *more], environment)
+    assert (two / "checkpoint-8" / trace).exists()  # or nothing was sharded
     longer = {**exact, "max_steps": 12, "resume_from_checkpoint": "true"}
-    assert "going on from" in train_sharded(flags("two", **longer))
+    assert "going on from" in train_sharded([*flags("two", **longer), *more], environment)
     for place in ("checkpoint-4", "checkpoint-8", "checkpoint-12", "."):
         whole, sharded = (load_file(run / place / "model.safetensors") for run in (one, two))
         assert whole.keys() == sharded.keys()
