@@ -1,7 +1,7 @@
 """Weights sharded over two processes train as whole ones do: the oracle is the run of one process.
 
-accelerate shards by FSDP2 on GPUs alone, so it is told here that the processes have some (train_sharded.py); from there
-on the code that shards, gathers, saves and loads is accelerate's and torch's own. DeepSpeed shards on a CPU as well.
+accelerate shards by FSDP2 on GPUs alone, so it is told here that the processes have some (train_sharded.py); from
+there on the code that shards, gathers, saves and loads is accelerate's and torch's own. DeepSpeed shards on a CPU too.
 """
 
 import json
