@@ -49,7 +49,7 @@ def test_bfloat16_is_the_default_where_it_is_quick(flags, monkeypatch, quick):
     [
         ({}, 200),  # a toy corpus would need thousands for its rate to rise and fall
         ({"batch_tokens": 32}, 134),  # 30 updates an epoch: 4,000 in 134 epochs
-        ({"batch_tokens": 4}, 30),
+        ({"batch_tokens": 4}, 40),
         ({"batch_tokens": 32, "num_train_epochs": 7}, 7),
     ],
     ids=str,
@@ -72,6 +72,6 @@ def test_what_is_evaluated_is_saved_where_only_one_is_said(flags, one, other):
 
 def test_a_warm_up_as_a_part_of_the_run_needs_a_rate(flags, capsys):
     """The paper's rate follows from its number of updates, and would be that of a single one."""
-    assert main(["train", *flags(warmup_steps=0.1)]) == 2
+    assert main(["train", *flags(recipe="paper-base", warmup_steps=0.1)]) == 2
     assert "--learning_rate" in capsys.readouterr().err
-    assert main(["train", *flags(warmup_steps=0.1, learning_rate=1e-3)]) == 0
+    assert main(["train", *flags(recipe="paper-base", warmup_steps=0.1, learning_rate=1e-3)]) == 0
