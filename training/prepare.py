@@ -39,7 +39,7 @@ def prepare(flags: Flags, store: Path) -> Prepared:
     recipe = flags.recipe_for(len(corpus.pairs))
     arguments = flags.with_recipe(recipe, with_validation=validation is not None)
     tokenizer = make_tokenizer(corpus, arguments, store)
-    settle_bpe_dropout(arguments, tokenizer)
+    check_bpe_dropout(arguments.training.bpe_dropout, tokenizer)
     if validation is not None:
         settle_best_score(arguments, tokenizer)
     tokens, left_out = data.tokenize(
@@ -77,19 +77,16 @@ def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) ->
     return tokenizer
 
 
-def settle_bpe_dropout(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Leaves out subword dropout where the recipe sets it and the tokenizer has no merges.
+def check_bpe_dropout(rate: float, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses subword dropout before the corpus is encoded for it.
 
     Raises:
-        UsageError: If the user asked for what cannot be.
+        UsageError: If the rate is none, or the tokenizer has no merges.
     """
-    rate = arguments.training.bpe_dropout
     if not 0 <= rate < 1:
         raise UsageError(f"--bpe_dropout is a rate from 0 up to, but not including, 1, not {rate:g}.")
     if rate and not is_byte_pair_encoding(tokenizer):
-        if "bpe_dropout" in arguments.given:
-            raise UsageError("--bpe_dropout needs a tokenizer of byte-pair encoding (--tokenizer_type bpe).")
-        arguments.training.bpe_dropout = 0.0
+        raise UsageError("--bpe_dropout needs a tokenizer of byte-pair encoding (--tokenizer_type bpe).")
 
 
 def settle_epochs(arguments: RunArguments, tokens: float) -> None:

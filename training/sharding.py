@@ -1,8 +1,9 @@
 """Models whose weights lie in parts on several processes: FSDP2, and DeepSpeed's ZeRO 3."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from torch import nn
 from torch.distributed.tensor import DTensor
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 
@@ -42,7 +43,7 @@ def whole(model: Transformer2017ForConditionalGeneration) -> Transformer2017ForC
     return copy.to(model.device)
 
 
-def _gathered_by_deepspeed(parameters: list) -> contextmanager:
+def _gathered_by_deepspeed(parameters: list[nn.Parameter]) -> AbstractContextManager[None]:
     import deepspeed
 
     return deepspeed.zero.GatheredParameters(parameters)

@@ -51,7 +51,7 @@ def test_a_rate_is_measured_where_none_is_given(capsys):
 
 
 def test_a_small_corpus_is_reckoned_with_the_epochs_that_it_gets(capsys):
-    """98 updates an epoch: some 4,000 take 41 epochs, where the recipe says 30."""
+    """98 updates an epoch: some 4,000 take 41 epochs, where the recipe says 40."""
     sizes = "--preset tiny --vocab_size 300 --batch_tokens 512 --pairs 2000 --tokens_per_second 1000 --use_cpu true"
     assert main(["budget", *sizes.split()]) == 0
     assert "FLOPs in 4,018 updates" in capsys.readouterr().out
