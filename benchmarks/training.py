@@ -97,16 +97,28 @@ COMPARISONS = [  # each with what the first is compared to
 ]
 
 
-def read_pairs(source: Path, target: Path) -> list[dict[str, list[int]]]:
-    """Lines to token ids, both sides in one BPE vocabulary learned from them."""
-    lines = [path.read_text(encoding="utf-8").splitlines() for path in (source, target)]
+def learned_tokenizer(source: Path, target: Path) -> Tokenizer:
+    """One BPE vocabulary of both sides."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     special_tokens = ["<pad>", "<s>", "</s>", "<unk>"]
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special_tokens, show_progress=False)
-    tokenizer.train_from_iterator((line for side in lines for line in side), trainer)
-    sides = [[[*encoding.ids, END] for encoding in tokenizer.encode_batch(side)] for side in lines]
+    tokenizer.train_from_iterator(lines_of(source) + lines_of(target), trainer)
+    return tokenizer
+
+
+def read_pairs(source: Path, target: Path, tokenizer: Tokenizer | None = None) -> list[dict[str, list[int]]]:
+    """Lines to token ids, by a vocabulary learned from them if none is given."""
+    tokenizer = tokenizer or learned_tokenizer(source, target)
+    sides = [
+        [[*encoding.ids, END] for encoding in tokenizer.encode_batch(lines_of(side))] for side in (source, target)
+    ]
     return [{"input_ids": x, "labels": y} for x, y in zip(*sides, strict=True)]
+
+
+def lines_of(path: Path) -> list[str]:
+    """Of a text file."""
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def batches_of(pairs: list[dict[str, list[int]]], batch_tokens: int | None) -> list[Batch]:

@@ -27,15 +27,18 @@ from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
 from .saved_folder import SavedWithCode
 from .training_speed import is_plain, projected_cross_entropy
 
+WIDTH_AT_START = 0.5  # of the weights, to those of the authors' code
+
 
 class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
     """What the models share: what they can do, and how their weights begin.
 
     Departure: the paper gives no initialisation. The authors' code draws matrices from Glorot's uniform distribution
     and the shared embedding from a normal one of deviation d_model^-0.5 (tensor2tensor, `get_variable_initializer` in
-    utils/optimize.py, layers/modalities.py). With those, six post-norm layers may not begin to learn; so the matrices
-    of layer l are 1/sqrt(l) as wide (Zhang, Titov and Sennrich, 2019, "Improving Deep Transformer with Depth-Scaled
-    Initialization and Merged Attention", arXiv 1908.11365).
+    utils/optimize.py, layers/modalities.py). Both are half as wide here: each norm divides the gradient by the
+    deviation of x + sublayer(x), so small sub-layers let more of it through (Wang et al., 2022, "DeepNet",
+    arXiv 2203.00555, §4). As the authors have it, six post-norm layers may not begin to learn, and three learn more
+    slowly (docs/training-speed.md).
     """
 
     config: Transformer2017Config
@@ -55,11 +58,9 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # biases and layer normalisation
         if isinstance(module, nn.Linear):
-            layers = enumerate(getattr(self, "layers", ()), start=1)  # of the encoder, or of the decoder
-            number = next((number for number, layer in layers if module in layer.modules()), 1)
-            init.xavier_uniform_(module.weight, gain=number**-0.5)
+            init.xavier_uniform_(module.weight, gain=WIDTH_AT_START)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=self.config.d_model**-0.5)
+            init.normal_(module.weight, std=WIDTH_AT_START * self.config.d_model**-0.5)
 
 
 class Transformer2017Encoder(Transformer2017PreTrainedModel):
