@@ -138,8 +138,8 @@ def _depth(results: dict) -> list[str]:
         f"{options['batch_tokens'] // 2:,} target tokens; parameters are matched at each depth. Gradient: the norm "
         "over all weights of the encoder's first layer, at the first update (the picture) and the median of all "
         "updates. Loss: the mean of the last tenth of the updates. The LSTM layers have no residual connections; the "
-        "Transformer's normalise after the sum, and their matrices begin narrower with depth, as in every model of "
-        "this package.",
+        "Transformer's normalise after the sum, and their weights begin half as wide as Glorot's, as in every "
+        "model of this package.",
         "",
         "| layers | first gradient: transformer | recurrent | median gradient: transformer | recurrent "
         "| loss: transformer | recurrent |",
