@@ -36,9 +36,8 @@ class Transformer2017PreTrainedModel(SavedWithCode, PreTrainedModel):
     Departure: the paper gives no initialisation. The authors' code draws matrices from Glorot's uniform distribution
     and the shared embedding from a normal one of deviation d_model^-0.5 (tensor2tensor, `get_variable_initializer` in
     utils/optimize.py, layers/modalities.py). Both are half as wide here: each norm divides the gradient by the
-    deviation of x + sublayer(x), so small sub-layers let more of it through (Wang et al., 2022, "DeepNet",
-    arXiv 2203.00555, §4). As the authors have it, six post-norm layers may not begin to learn, and three learn more
-    slowly (docs/training-speed.md).
+    deviation of x + sublayer(x), so small sub-layers let more of it through (compare Wang et al., 2022, "DeepNet",
+    arXiv 2203.00555). With theirs six layers may not begin to learn, and three learn late (docs/training-speed.md).
     """
 
     config: Transformer2017Config

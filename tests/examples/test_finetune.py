@@ -34,7 +34,7 @@ def test_it_learns_with_plain_trainer(folder):
     assert len(EXAMPLE.read_text().splitlines()) < 30
     (folder / "source").write_text("one\ntwo\none two\ntwo one\n" * 16)
     (folder / "target").write_text("eins\nzwei\neins zwei\nzwei eins\n" * 16)
-    words = [sys.executable, EXAMPLE, folder / "model", folder / "source", folder / "target", folder / "tuned", "60"]
+    words = [sys.executable, EXAMPLE, folder / "model", folder / "source", folder / "target", folder / "tuned", "150"]
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "tuned").eval()

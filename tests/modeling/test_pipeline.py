@@ -207,7 +207,7 @@ def test_a_generator_is_read_no_further_than_a_window(own_model, tokenizer):
             read += 1
             yield "one two"
 
-    assert next(translate(endless()))[0]["translation_text"]
+    assert "translation_text" in next(translate(endless()))[0]
     assert read <= 64
 
 

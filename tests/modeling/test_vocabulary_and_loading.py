@@ -100,7 +100,7 @@ def test_a_folder_of_another_vocabulary_is_refused_or_in_part_loaded(model, tmp_
         type(model).from_pretrained(tmp_path, vocab_size=55)
     other = type(model).from_pretrained(tmp_path, vocab_size=55, ignore_mismatched_sizes=True)
     assert_tied(other)
-    assert other.model.shared.weight.std().item() == pytest.approx(32**-0.5, rel=0.1)  # begun anew
+    assert other.model.shared.weight.std().item() == pytest.approx(32**-0.5 / 2, rel=0.1)  # begun anew
     kept = "model.decoder.layers.1.feed_forward.w_1.weight"
     assert torch.equal(other.get_parameter(kept), model.get_parameter(kept))
 
