@@ -52,7 +52,12 @@ def own_model(tokenizer) -> transformer2017.Transformer2017ForConditionalGenerat
     config = transformer2017.Transformer2017Config.from_preset(
         "tiny", vocab_size=len(tokenizer), d_model=32, d_ff=64, encoder_layers=2, decoder_layers=2
     )
-    return transformer2017.Transformer2017ForConditionalGeneration(config).eval()
+    model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight *= 2  # so that it writes words: as it begins, it repeats <s>
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +212,7 @@ def test_a_generator_is_read_no_further_than_a_window(own_model, tokenizer):
             read += 1
             yield "one two"
 
-    assert "translation_text" in next(translate(endless()))[0]
+    assert next(translate(endless()))[0]["translation_text"]
     assert read <= 64
 
 
