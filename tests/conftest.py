@@ -37,5 +37,14 @@ def config() -> transformer2017.Transformer2017Config:
 
 @pytest.fixture
 def model(config) -> transformer2017.Transformer2017ForConditionalGeneration:
-    """A model of that configuration with random weights, in evaluation mode."""
-    return transformer2017.Transformer2017ForConditionalGeneration(config).eval()
+    """A model of that configuration with random weights, in evaluation mode, whose outputs vary with its input.
+
+    A model as it begins has small sub-layers and says the token that it was given last, again and again: two
+    decoders would agree on that whatever they did.
+    """
+    model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight *= 3
+    return model
