@@ -25,7 +25,8 @@ class TokenBatchSampler(Sampler[list[int]]):
     batches of equal cost, and shuffles the batches. The cost of a pair is the longer of its sides, so neither side
     of a batch exceeds the budget. The number of batches never changes, and is a multiple of `batches_per_update`:
     an update takes that many in a row, dealt out over processes and accumulation, so that the same pairs make an
-    update whatever the number of processes.
+    update whatever the number of processes. Where it takes several, they are short and long in equal parts, as the
+    gradient of one length alone is a poor guide to that of the corpus.
 
     A corpus of more than `POOL` pairs is dealt out, in blocks of neighbours and anew in each epoch, to pools that are
     sorted one after the other, so that memory does not grow with it.
@@ -53,6 +54,7 @@ class TokenBatchSampler(Sampler[list[int]]):
         self.source_lengths = source_lengths
         self.target_lengths = target_lengths
         self.lengths_in_epoch = lengths_in_epoch
+        self.batches_per_update = batches_per_update
         self.num_processes = num_processes
         self.process_index = process_index
         self.seed = seed
@@ -107,7 +109,8 @@ class TokenBatchSampler(Sampler[list[int]]):
             count = max(count, self.num_batches - made - left)
             if self.lengths_in_epoch is not None:
                 source, target = self.lengths_in_epoch(rows, epoch)
-            yield from (rows[batch] for batch in _cut(source, target, count, random))
+            batches = _cut(source, target, count, random)
+            yield from (rows[batches[i]] for i in _mixed(count, self.batches_per_update, random))
             made += count
 
     def _pools(self, count: int, random: np.random.Generator) -> Iterator[np.ndarray]:
@@ -122,7 +125,7 @@ class TokenBatchSampler(Sampler[list[int]]):
 
 
 def _cut(source: np.ndarray, target: np.ndarray, count: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Sorts pairs by length and cuts the row into `count` batches of equal cost, in a random order."""
+    """Sorts pairs by length and cuts the row into `count` batches of equal cost."""
     # Sources descend under every other target length, so that a batch across two of them needs little padding.
     snake = np.where(target % 2, -source, source)
     order = np.lexsort((random.random(len(snake)), snake, target))
@@ -131,8 +134,14 @@ def _cut(source: np.ndarray, target: np.ndarray, count: int, random: np.random.G
     rank = np.arange(1, count)
     cuts = np.maximum.accumulate(np.searchsorted(cost, shares) - rank) + rank  # each behind the one before
     cuts = np.clip(cuts, rank, len(order) - rank[::-1])  # so that no batch is empty
-    batches = np.split(order, cuts)
-    return [batches[i] for i in random.permutation(count)]
+    return np.split(order, cuts)
+
+
+def _mixed(count: int, together: int, random: np.random.Generator) -> np.ndarray:
+    """A random order of `count` batches, sorted by length, in which so many `together` are one of each part of them."""
+    parts = np.array_split(np.arange(count), together)
+    turns = np.concatenate([random.permutation(len(part)) for part in parts])
+    return np.lexsort((random.random(count), turns))
 
 
 class TokenBatchLoader(DataLoader):

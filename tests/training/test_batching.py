@@ -94,6 +94,17 @@ def test_like_lengths_leave_little_padding():
     assert real / places > 0.9
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_batches_of_an_update_are_short_and_long(epoch):
+    """One of each quarter of the row of batches, sorted by length, in an order that favours no process."""
+    length = np.random.default_rng(0).permutation(2000) + 1
+    drawn = TokenBatchSampler(length, length, batch_tokens=20_000, batches_per_update=4)
+    means = np.array([length[batch].mean() for batch in drawn.batches_of(epoch)])
+    quarters = (means.argsort().argsort() * 4 // len(means)).reshape(-1, 4)
+    assert (np.sort(quarters, axis=1) == np.arange(4)).all()
+    assert set(quarters[:, 0]) == {0, 1, 2, 3}
+
+
 def test_collator_pads_source_and_labels_each_with_its_own():
     batch = Collator(pad_token_id=0, multiple_of=4)(
         [{"input_ids": [5, 2], "labels": [6, 7, 8, 9, 2]}, {"input_ids": [5, 6, 2], "labels": [2]}]
