@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import transformer2017
-from transformer2017.cli.translate import load
+from transformer2017.cli.loading import load
 from transformer2017.inspection import app
 from transformers import pipeline
 

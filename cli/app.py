@@ -4,8 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from .loading import load
 from .space import write_space
-from .translate import load
 
 
 def run(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformer2017.configuration import UsageError
 
-from .translate import load
+from .loading import load
 
 FORMS = ("png", "svg", "pdf")
 

@@ -8,7 +8,8 @@ from typing import Any
 from transformer2017.configuration import UsageError
 from transformer2017.configuration.manifest import written_whole
 
-from .translate import Lines, load, open_bytes
+from .lines import Lines, open_bytes
+from .loading import load
 
 FORMATS = ("marian", "ctranslate2", "onnx", "argos", "marian-npz")
 COMPARED_LINES = 1000

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any
 
-from transformer2017.configuration import UsageError, in_a_line
-from transformer2017.configuration.manifest import check_manifest, check_weights
-from transformer2017.configuration.token_numbers import saved_tokenizer
+from transformer2017.configuration import UsageError
+
+from .lines import Lines, open_bytes
+from .loading import load
 
 MAX_TOKENS_BEYOND_INPUT = 50  # §6.1
 GENERATION_FLAGS = ("num_beams", "length_penalty", "early_stopping", "ranking", "max_new_tokens", "fast")
@@ -185,109 +185,6 @@ def _record(flags: argparse.Namespace, result: Any) -> dict[str, Any]:
         if flags.alignments:
             record["alignment"] = result.review.pharaoh
     return record
-
-
-def load(name: str, precision: str = "float32", device: str | None = None) -> tuple[Any, Any]:
-    """Loads a model of this package, in evaluation mode, and its tokenizer. No code of the folder is run.
-
-    Raises:
-        UsageError: If there is no such model, a part of it is missing, or it is not as its manifest says.
-    """
-    import torch
-    from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
-
-    _check_folder(name)
-    check_manifest(name)
-    try:
-        config = Transformer2017Config.from_pretrained(name)
-        if config.model_type != Transformer2017Config.model_type:
-            raise UsageError(f"{name!r} is a model of type {config.model_type!r}, not transformer2017")
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        model, told = Transformer2017ForConditionalGeneration.from_pretrained(
-            name, config=config, dtype=dtype, output_loading_info=True
-        )
-        check_weights(name, told)
-    except UsageError:
-        raise
-    except Exception as error:  # files of any kind of damage raise errors of any kind
-        raise UsageError(f"the model {name!r} cannot be loaded: {in_a_line(error)}") from error
-    try:
-        tokenizer = saved_tokenizer(name)
-    except Exception as error:
-        raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {in_a_line(error)}") from error
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() and precision != "int8" else "cpu"
-    try:
-        return model.eval().to(device), tokenizer
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device} cannot be used: {in_a_line(error)}") from error
-
-
-def _check_folder(name: str) -> None:
-    """Refuses what is neither a whole model folder nor a name that the Hub may know."""
-    folder = Path(name)
-    if not folder.is_dir():
-        if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-            raise UsageError(f"there is no model folder {name!r}")
-        return
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"{name!r} holds no config.json, so it is not a model folder")
-    if not any(folder.glob("*.safetensors*")):
-        raise UsageError(f"{name!r} holds no weights (model.safetensors): has its training saved a model yet?")
-    if not any((folder / part).is_file() for part in ("tokenizer.json", "vocab.json", "source.spm")):
-        raise UsageError(f"{name!r} holds no tokenizer (tokenizer.json)")
-
-
-def open_bytes(path: str) -> BinaryIO | TextIO:
-    """Opens a file to read, or standard input for -.
-
-    Raises:
-        UsageError: If there is no such file.
-    """
-    if path == "-":
-        return getattr(sys.stdin, "buffer", sys.stdin)
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise UsageError(f"{path!r} cannot be read: {error.strerror}") from error
-
-
-class Lines:
-    """The lines of files, without their ends. Only a line feed ends a line, as for `wc`.
-
-    Bytes that are not UTF-8 become replacement characters, so that one faulty line does not end the work.
-    """
-
-    def __init__(self, files: list[BinaryIO | TextIO]) -> None:
-        self.files = files
-        self.faulty: list[int] = []  # numbers of lines with bytes that are not UTF-8
-
-    def __iter__(self) -> Iterator[str]:
-        count = 0
-        for file in self.files:
-            for number, line in enumerate(file):
-                count += 1
-                text = line if isinstance(line, str) else line.decode("utf-8", "replace")
-                if isinstance(line, bytes) and "\ufffd" in text and not _is_utf8(line):
-                    self.faulty.append(count)
-                yield (text.removeprefix("\ufeff") if number == 0 else text).rstrip("\r\n")
-
-    def tell(self) -> None:
-        """Says on standard error what was faulty."""
-        if self.faulty:
-            print(
-                f"transformer2017: {len(self.faulty)} lines are not UTF-8 (the first is line {self.faulty[0]}): their "
-                "faulty bytes were read as \ufffd",
-                file=sys.stderr,
-            )
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _paired(lines: Iterable[str], others: Iterator[str], path: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ python docs/make_tour.py runs/en-de "Two young men play guitar on a stage."
 import argparse
 from pathlib import Path
 
-from transformer2017.cli.translate import load
+from transformer2017.cli.loading import load
 from transformer2017.inspection import Explanation, Stop, explain, figures
 
 HERE = Path(__file__).parent

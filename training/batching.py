@@ -138,7 +138,7 @@ def _cut(source: np.ndarray, target: np.ndarray, count: int, random: np.random.G
 
 
 def _mixed(count: int, together: int, random: np.random.Generator) -> np.ndarray:
-    """A random order of `count` batches, sorted by length, in which so many `together` are one of each part of them."""
+    """A random order of `count` batches sorted by length, where so many `together` are one of each part of the row."""
     parts = np.array_split(np.arange(count), together)
     turns = np.concatenate([random.permutation(len(part)) for part in parts])
     return np.lexsort((random.random(count), turns))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import transformer2017
-from transformer2017.cli.translate import load
+from transformer2017.cli.loading import load
 from transformer2017.configuration import manifest
 from transformer2017.interchange.fairseq import import_fairseq, tokenizer_of
 from transformer2017.interchange.marian import export_marian, import_marian

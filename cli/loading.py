@@ -1,0 +1,59 @@
+"""The model and the tokenizer that a command names."""
+
+from pathlib import Path
+from typing import Any
+
+from transformer2017.configuration import UsageError, in_a_line
+from transformer2017.configuration.manifest import check_manifest, check_weights
+from transformer2017.configuration.token_numbers import saved_tokenizer
+
+
+def load(name: str, precision: str = "float32", device: str | None = None) -> tuple[Any, Any]:
+    """Loads a model of this package, in evaluation mode, and its tokenizer. No code of the folder is run.
+
+    Raises:
+        UsageError: If there is no such model, a part of it is missing, or it is not as its manifest says.
+    """
+    import torch
+    from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
+
+    _check_folder(name)
+    check_manifest(name)
+    try:
+        config = Transformer2017Config.from_pretrained(name)
+        if config.model_type != Transformer2017Config.model_type:
+            raise UsageError(f"{name!r} is a model of type {config.model_type!r}, not transformer2017")
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        model, told = Transformer2017ForConditionalGeneration.from_pretrained(
+            name, config=config, dtype=dtype, output_loading_info=True
+        )
+        check_weights(name, told)
+    except UsageError:
+        raise
+    except Exception as error:  # files of any kind of damage raise errors of any kind
+        raise UsageError(f"the model {name!r} cannot be loaded: {in_a_line(error)}") from error
+    try:
+        tokenizer = saved_tokenizer(name)
+    except Exception as error:
+        raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {in_a_line(error)}") from error
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() and precision != "int8" else "cpu"
+    try:
+        return model.eval().to(device), tokenizer
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {device} cannot be used: {in_a_line(error)}") from error
+
+
+def _check_folder(name: str) -> None:
+    """Refuses what is neither a whole model folder nor a name that the Hub may know."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+            raise UsageError(f"there is no model folder {name!r}")
+        return
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{name!r} holds no config.json, so it is not a model folder")
+    if not any(folder.glob("*.safetensors*")):
+        raise UsageError(f"{name!r} holds no weights (model.safetensors): has its training saved a model yet?")
+    if not any((folder / part).is_file() for part in ("tokenizer.json", "vocab.json", "source.spm")):
+        raise UsageError(f"{name!r} holds no tokenizer (tokenizer.json)")
