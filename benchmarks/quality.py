@@ -26,8 +26,9 @@ from matplotlib.figure import Figure
 from sacrebleu import corpus_bleu
 from torch.optim.lr_scheduler import LambdaLR
 from transformer2017.training.arguments import TokenizerArguments, TrainingArguments
-from transformer2017.training.data import TEXT, in_batches, read_pairs, sentences, store, tokenize
+from transformer2017.training.data import TEXT, read_pairs, sentences, tokenize
 from transformer2017.training.memory import keep_freed_memory
+from transformer2017.training.stored_rows import in_batches, store
 from transformer2017.training.tokenization import load_tokenizer, train_tokenizer
 from transformer2017.training.trainer import Transformer2017Trainer
 from transformers import (

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -19,15 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformer2017.configuration import UsageError
-from transformer2017.configuration.manifest import write_whole
 from transformers import PreTrainedTokenizerBase
 
 from .arguments import DataArguments
 from .cleaning import Cleaner
 from .encoding import PairEncoder
 from .readers import Columns, read_dataset, read_pairs_file
+from .stored_rows import ROWS_AT_ONCE, in_batches, remember, reusable, signature_of, store
 
-ROWS_AT_ONCE = 10_000
 TEXT = pa.schema({"source": pa.string(), "target": pa.string()})
 NOT_A_LANGUAGE = {"txt", "src", "tgt", "trg", "tok", "bpe", "raw", "tsv", "csv", "gz"}
 
@@ -73,25 +71,6 @@ def language_of(path: str | None) -> str | None:
     """The language code that a file's name ends with (train.en), if it looks like one."""
     ending = Path(path or "").suffix[1:]
     return ending if re.fullmatch("[a-z]{2,3}", ending) and ending not in NOT_A_LANGUAGE else None
-
-
-def store(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Dataset:
-    """Writes rows to an Arrow file, whole or not at all, and opens it memory-mapped."""
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-    os.replace(partial, path)
-    return Dataset.from_file(str(path))
-
-
-def in_batches(rows: Iterable[tuple], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Groups rows into columns of some thousand values."""
-    rows = iter(rows)
-    while chunk := list(itertools.islice(rows, ROWS_AT_ONCE)):
-        columns = dict(zip(schema.names, map(list, zip(*chunk, strict=True)), strict=True))
-        yield pa.RecordBatch.from_pydict(columns, schema)
 
 
 @dataclass
@@ -183,8 +162,8 @@ def weighted(pairs: Iterable[tuple[str, str]], weight: float) -> Iterator[tuple[
 
 def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folder: Path, name: str) -> Corpus:
     path = folder / f"{name}.pairs.arrow"
-    signature = _signature([origin.files for origin, _ in origins], dataclasses.asdict(arguments))
-    report = _reusable(path, signature)
+    signature = signature_of([origin.files for origin, _ in origins], dataclasses.asdict(arguments))
+    report = reusable(path, signature)
     reused = report is not None
     if report is None:
         cleaner = Cleaner(arguments)
@@ -193,7 +172,7 @@ def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folde
         report = cleaner.report()
         if not cleaner.kept:
             raise UsageError(f"No pair of {origins[0][0].name} is left: {report}.")
-        _remember(path, signature, report)
+        remember(path, signature, report)
     files = [file for origin, _ in origins for file in origin.files]
     ends = (files[0], files[1]) if len(origins[0][0].files) == 2 else (None, None)
     return Corpus(
@@ -238,8 +217,8 @@ def tokenize(
     """
     pairs_file = corpus.cache_files[0]["filename"]
     settings = {"tokenizer": _vocabulary_digest(tokenizer), "max_length": max_length, "with_words": with_words}
-    signature = _signature([(pairs_file,)], settings)
-    if (report := _reusable(path, signature)) is not None:
+    signature = signature_of([(pairs_file,)], settings)
+    if (report := reusable(path, signature)) is not None:
         return Dataset.from_file(str(path)), report
     left_out = 0
 
@@ -254,7 +233,7 @@ def tokenize(
 
     dataset = store(path, encode.schema, batches())
     report = f"; {left_out:,} pairs with more than {max_length} tokens on a side left out" if left_out else ""
-    _remember(path, signature, report)
+    remember(path, signature, report)
     return dataset, report
 
 
@@ -263,32 +242,3 @@ def _vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     description = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
     return hashlib.sha256(description.encode()).hexdigest()
-
-
-def _signature(files: list[tuple[str, ...]], settings: dict[str, object]) -> str:
-    """What a stored file was made of: the files with their sizes and times, and the settings."""
-    facts = []
-    for path in itertools.chain.from_iterable(files):
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
-        facts.append([os.path.abspath(path), status.st_size, status.st_mtime_ns])
-    return json.dumps([facts, settings], sort_keys=True, default=str)
-
-
-def _remember(path: Path, signature: str, report: str) -> None:
-    """Notes what a stored file was made of."""
-    write_whole(path.with_suffix(".json"), json.dumps({"made_of": signature, "report": report}))
-
-
-def _reusable(path: Path, signature: str) -> str | None:
-    """The report of a stored file, if it was made of the same."""
-    note = path.with_suffix(".json")
-    if not (path.is_file() and note.is_file()):
-        return None
-    try:
-        memory = json.loads(note.read_text(encoding="utf-8"))
-        return memory["report"] if memory["made_of"] == signature else None
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -5,8 +5,9 @@ from datasets import Dataset
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import DataArguments
 from transformer2017.training.cleaning import Cleaner
-from transformer2017.training.data import in_batches, language_of, read_pairs, store, training_corpus, weighted
+from transformer2017.training.data import language_of, read_pairs, training_corpus, weighted
 from transformer2017.training.readers import Columns, read_dataset, read_pairs_file
+from transformer2017.training.stored_rows import in_batches, store
 
 
 def written(folder, name, content):
