@@ -47,10 +47,19 @@ def describe(scores: dict[str, float]) -> str:
 
 def next_commands(folder: Path, files: dict[str, tuple[Path, Path]]) -> list[str]:
     """Three commands that work as printed, from where this one was started."""
-    command = "transformer2017" if shutil.which("transformer2017") else shlex.quote(sys.argv[0])
+    command = _own_name()
     model, source, target = (shlex.quote(str(path)) for path in (folder, *files["test"]))
     return [
         f"echo attention | {command} translate {model}",
         f"{command} evaluate {model} --source {source} --target {target}",
         f"{command} demo --recipe full --output_dir {shlex.quote(str(folder) + '-full')}",
     ]
+
+
+def _own_name() -> str:
+    """What calls this program where the user is: by its name, by its path, or as a module of this Python."""
+    if shutil.which("transformer2017"):
+        return "transformer2017"
+    if Path(sys.argv[0]).name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m transformer2017"
+    return shlex.quote(sys.argv[0])

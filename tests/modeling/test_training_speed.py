@@ -1,12 +1,15 @@
 """What makes training quick changes nothing else: the loss, dropout and attention."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformer2017.modeling import training_speed
 from transformer2017.modeling.attention import scaled_dot_product_attention
-from transformer2017.modeling.training_speed import Dropout, in_float32_on_cpu, projected_cross_entropy
+from transformer2017.modeling.training_speed import SHORT, Dropout, projected_cross_entropy, quick_on_cpu
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 
 @pytest.fixture
@@ -121,7 +124,49 @@ def test_an_adapter_in_place_of_a_map_is_used(model):
 def test_attention_in_bfloat16_on_a_cpu_is_computed_in_float32():
     module, tensors = nn.Identity(), [torch.randn(2, 3, 5, 4, dtype=torch.bfloat16) for _ in range(3)]
     with torch.autocast("cpu", torch.bfloat16):
-        heads, weights = in_float32_on_cpu(scaled_dot_product_attention)(module, *tensors, None, scaling=0.5)
+        attend = quick_on_cpu(scaled_dot_product_attention, scaled_dot_product_attention)
+        heads, weights = attend(module, *tensors, None, scaling=0.5)
     exact, _ = scaled_dot_product_attention(module, *(tensor.float() for tensor in tensors), None, scaling=0.5)
     assert weights.dtype == torch.float32
     assert torch.equal(heads, exact.bfloat16())
+
+
+def masks(target_len: int, source_len: int) -> dict[str, torch.Tensor | None]:
+    """What transformers gives SDPA: True for a key to see, or numbers to add, or nothing."""
+    seen = torch.rand(2, 1, target_len, source_len) < 0.7
+    seen[..., 0] = True
+    return {"none": None, "true": seen, "added": torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)}
+
+
+@pytest.mark.parametrize("mask", ["none", "true", "added"])
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_short_attention_as_products_is_what_the_kernel_gives(mask, is_causal):
+    """Output and gradients of torch's SDPA, whose kernel is called for long sequences and not for short ones."""
+    module = nn.Module()
+    module.is_causal = is_causal
+    kernel = nn.functional.scaled_dot_product_attention
+    for target_len, source_len, calls in (
+        (5, 5, 0),
+        (5, 9, 0),
+        (SHORT, SHORT, 0),
+        (SHORT + 1, 7, 1),
+        (7, SHORT + 1, 1),
+    ):
+        sizes = ((target_len, 4), (source_len, 4), (source_len, 6))
+        tensors = [torch.randn(2, length, 3, width).transpose(1, 2).requires_grad_() for length, width in sizes]
+        given = masks(target_len, source_len)[mask]
+        goal = torch.randn(2, target_len, 3, 6)
+
+        def results(attend, tensors=tensors, given=given, goal=goal):
+            heads, weights = attend(module, *tensors, given, scaling=0.3)
+            return heads, weights, torch.autograd.grad((heads * goal).sum(), tensors)
+
+        heads, weights, gradients = results(sdpa_attention_forward)
+        with patch.object(nn.functional, "scaled_dot_product_attention", side_effect=kernel) as called:
+            own_heads, own_weights, own_gradients = results(
+                quick_on_cpu(sdpa_attention_forward, scaled_dot_product_attention)
+            )
+        assert called.call_count == calls
+        assert own_weights is weights is None
+        torch.testing.assert_close(own_heads, heads)
+        torch.testing.assert_close(own_gradients, gradients)

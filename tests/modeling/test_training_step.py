@@ -27,9 +27,9 @@ def test_initialisation_is_half_as_wide_as_that_of_the_authors_code():
             assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03), name
 
 
-def test_every_weight_gets_a_finite_gradient_and_the_loss_falls(model, batch):
+def test_every_weight_gets_a_finite_gradient_and_the_loss_falls(config, batch):
     """A batch learnt by heart; at the start the loss is near that of a guess among the vocabulary."""
-    model.train()
+    model = Transformer2017ForConditionalGeneration(config).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.9, 0.98), eps=1e-9)
     losses = []
     for _ in range(60):
