@@ -1,6 +1,7 @@
 """What every test may use. No test reaches the network."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: more threads wait 
 import pytest
 import torch
 import transformer2017
+from transformers import PreTrainedModel
 
 MULTI30K = Path(__file__).parents[1].parent / "shared" / "data" / "multi30k"
 
@@ -35,16 +37,25 @@ def config() -> transformer2017.Transformer2017Config:
     )
 
 
-@pytest.fixture
-def model(config) -> transformer2017.Transformer2017ForConditionalGeneration:
-    """A model of that configuration with random weights, in evaluation mode, whose outputs vary with its input.
+@pytest.fixture(scope="session")
+def widened() -> Callable[[PreTrainedModel, float], PreTrainedModel]:
+    """Makes all matrices of an untrained model so many times as wide, in place, so that its outputs vary.
 
-    A model as it begins has small sub-layers and says the token that it was given last, again and again: two
+    As it begins, a model has small sub-layers and says the token that it was given last, again and again: two
     decoders would agree on that whatever they did.
     """
-    model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                weight *= 3
-    return model
+
+    def widen(model: PreTrainedModel, times: float) -> PreTrainedModel:
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.dim() == 2:
+                    weight *= times
+        return model
+
+    return widen
+
+
+@pytest.fixture
+def model(config, widened) -> transformer2017.Transformer2017ForConditionalGeneration:
+    """A model of that configuration with random weights, in evaluation mode, whose outputs vary with its input."""
+    return widened(transformer2017.Transformer2017ForConditionalGeneration(config).eval(), 3)

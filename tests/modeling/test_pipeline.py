@@ -47,17 +47,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="module")
-def own_model(tokenizer) -> transformer2017.Transformer2017ForConditionalGeneration:
+def own_model(tokenizer, widened) -> transformer2017.Transformer2017ForConditionalGeneration:
     torch.manual_seed(3)
     config = transformer2017.Transformer2017Config.from_preset(
         "tiny", vocab_size=len(tokenizer), d_model=32, d_ff=64, encoder_layers=2, decoder_layers=2
     )
-    model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                weight *= 2  # so that it writes words: as it begins, it repeats <s>
-    return model
+    return widened(transformer2017.Transformer2017ForConditionalGeneration(config).eval(), 2)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """What makes training quick changes nothing else: the loss, dropout and attention."""
 
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -170,3 +170,11 @@ def test_short_attention_as_products_is_what_the_kernel_gives(mask, is_causal):
         assert own_weights is weights is None
         torch.testing.assert_close(own_heads, heads)
         torch.testing.assert_close(own_gradients, gradients)
+
+
+def test_an_implementation_of_the_users_own_gets_what_it_would_get_without_us():
+    """In float32 nothing is to be made quicker: even a mask of no tensor, as flex attention has it, is passed on."""
+    given = (nn.Module(), *(torch.randn(2, 3, 5, 4) for _ in range(3)), object())
+    own = Mock(return_value=("heads", "weights"))
+    assert quick_on_cpu(own, scaled_dot_product_attention)(*given, scaling=0.5) == ("heads", "weights")
+    own.assert_called_once_with(*given, scaling=0.5)
