@@ -25,12 +25,13 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 from sacrebleu import corpus_bleu
 from torch.optim.lr_scheduler import LambdaLR
-from transformer2017.training.arguments import TokenizerArguments, TrainingArguments
+from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.data import TEXT, read_pairs, sentences, tokenize
 from transformer2017.training.memory import keep_freed_memory
 from transformer2017.training.stored_rows import in_batches, store
 from transformer2017.training.tokenization import load_tokenizer, train_tokenizer
 from transformer2017.training.trainer import Transformer2017Trainer
+from transformer2017.training.training_arguments import TrainingArguments
 from transformers import (
     DataCollatorForSeq2Seq,
     Seq2SeqTrainer,

@@ -1,4 +1,4 @@
-"""The flags of a run: where the data is, how text becomes tokens, the model's sizes, and how it is trained."""
+"""The flags of a run: where the data is, how text becomes tokens, and the model's sizes."""
 
 import dataclasses
 import re
@@ -6,7 +6,8 @@ import shlex
 from dataclasses import dataclass, field
 
 from transformer2017.configuration import PRESETS, Transformer2017Config
-from transformers import Seq2SeqTrainingArguments
+
+from .training_arguments import TrainingArguments
 
 # Fields of the configuration that the tokenizer or the model sets, not the user.
 NOT_FLAGS = {
@@ -153,127 +154,6 @@ ModelArguments = dataclasses.make_dataclass(
         "overrides": _overrides,
     },
 )
-
-
-@dataclass
-class TrainingArguments(Seq2SeqTrainingArguments):
-    """`Seq2SeqTrainingArguments` with the paper's defaults (§5), and what it has no field for."""
-
-    _argument_group_name = "training (every field of Seq2SeqTrainingArguments)"
-
-    recipe: str | None = field(
-        default=None,
-        metadata={
-            "help": "Defaults for all that is not given: paper-base, paper-big or small-data; by corpus if absent.",
-            "choices": ["paper-base", "paper-big", "small-data"],
-        },
-    )
-    batch_tokens: int = field(
-        default=25000,
-        metadata={"help": "Source tokens, and target tokens, of one update over all devices, at most (§5.1)."},
-    )
-    device_batch_tokens: int | None = field(
-        default=None,
-        metadata={
-            "help": "The most of them that one device takes at once; accumulation makes up the rest. What fits its "
-            "memory if absent."
-        },
-    )
-    bpe_dropout: float = field(
-        default=0.0,
-        metadata={
-            "help": "Pass over merges of subwords at this rate while training (Provilkov et al., 2020), so that words "
-            "fall into other subwords in each epoch."
-        },
-    )
-    average_checkpoints: int = field(
-        default=5,
-        metadata={"help": "Average the weights of the last this many checkpoints at the end (§6.1); 0: do not."},
-    )
-    save_minutes: float | None = field(
-        default=None,
-        metadata={
-            "help": "Write a checkpoint every so many minutes, as the paper every 10 (§6.1), instead of every "
-            "save_steps; the last ones are averaged."
-        },
-    )
-    max_minutes: float | None = field(default=None, metadata={"help": "End after this many minutes of training."})
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after this many evaluations without a better score."}
-    )
-    eval_sentences: int = field(
-        default=2000, metadata={"help": "Translate at most this many validation sentences while training."}
-    )
-    sample_outputs: int = field(default=3, metadata={"help": "Translations to show at each evaluation."})
-
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Delete the run that the folder holds, and start over."}
-    )
-
-    learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "The rate at the end of warm-up; d_model^-0.5 * warmup_steps^-0.5 (§5.3) if absent."},
-    )
-    lr_scheduler_type: str = field(
-        default="inverse_sqrt", metadata={"help": "inverse_sqrt is the paper's (§5.3); or another of transformers'."}
-    )
-    warmup_steps: float = field(default=4000, metadata={"help": "Updates over which the rate rises (§5.3)."})
-    adam_beta2: float = field(default=0.98, metadata={"help": "Adam's beta2 (§5.3)."})
-    adam_epsilon: float = field(default=1e-9, metadata={"help": "Adam's epsilon (§5.3)."})
-    max_grad_norm: float = field(
-        default=0.0, metadata={"help": "Clip gradients to this norm; 0: do not, as the paper."}
-    )
-    max_steps: int = field(
-        default=100_000, metadata={"help": "Updates (§5.2); -1: as many as num_train_epochs makes."}
-    )
-    eval_strategy: str = field(default="steps", metadata={"help": "When to evaluate: no, steps or epoch."})
-    eval_steps: float = field(
-        default=1000, metadata={"help": "Updates between evaluations; below 1, a part of the run."}
-    )
-    save_strategy: str = field(
-        default="steps", metadata={"help": "When to save a checkpoint: no, steps, epoch or best."}
-    )
-    save_steps: float = field(
-        default=1000, metadata={"help": "Updates between checkpoints; below 1, a part of the run."}
-    )
-    save_total_limit: int | None = field(default=6, metadata={"help": "Checkpoints to keep; the best one always is."})
-    metric_for_best_model: str = field(
-        default="bleu",
-        metadata={"help": "What makes a checkpoint the best: bleu, chrf, loss; of symbols wer (if absent) or per."},
-    )
-    load_best_model_at_end: bool = field(
-        default=True, metadata={"help": "End with the best checkpoint, not the last."}
-    )
-    generation_num_beams: int | None = field(default=1, metadata={"help": "Beam size of evaluations while training."})
-    logging_steps: float = field(default=50, metadata={"help": "Updates between the points of the curves."})
-    predict_with_generate: bool = field(
-        default=True, metadata={"help": "Translate the validation set at each evaluation."}
-    )
-    # None stands first because HfArgumentParser needs it there.
-    report_to: None | str | list[str] = field(  # noqa: RUF036
-        default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none."}
-    )
-    bf16: bool = field(
-        default=False,
-        metadata={
-            "help": "Multiply in bfloat16 (autocast; weights stay float32). By itself where the hardware does; "
-            "false: all in float32."
-        },
-    )
-    ddp_find_unused_parameters: bool = field(
-        default=False, metadata={"help": "Not needed: every weight has a gradient in every update."}
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Not needed: batches hold only what the model takes."}
-    )
-    hub_strategy: str = field(default="end", metadata={"help": "With --push_to_hub: end, when the model is finished."})
-    seed: int = field(default=2017, metadata={"help": "Seed of weights, order of data, and dropout."})
-
-    @property
-    def precision(self) -> str:
-        """What a step computes in."""
-        half = "bfloat16" if self.bf16 else "float16" if self.fp16 else None
-        return f"{half} over float32 weights" if half else "float32"
 
 
 @dataclass

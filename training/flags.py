@@ -13,9 +13,10 @@ from accelerate import PartialState
 from transformer2017.configuration import UsageError, in_a_line
 from transformers import HfArgumentParser
 
-from .arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments, TrainingArguments
+from .arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments
 from .device import bfloat16_is_quick, has_accelerator
 from .recipes import RECIPES, SMALL_DATA_PAIRS
+from .training_arguments import TrainingArguments
 
 
 class Flags:

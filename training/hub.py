@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from transformer2017.configuration import RunError, UsageError, in_a_line
 from transformers.trainer_utils import HubStrategy
 
-from .arguments import TrainingArguments
+from .training_arguments import TrainingArguments
 
 # Weights, config and code of the model, its tokenizer, its card and the pictures in it: no checkpoints, no corpora.
 UPLOADED = ("*.safetensors", "*.safetensors.index.json", "*.py", "*.spm", "README.md", "*.png")

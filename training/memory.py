@@ -11,7 +11,7 @@ import torch
 from transformer2017.configuration.manifest import write_whole
 from transformers import PreTrainedModel, TrainerCallback
 
-from .arguments import TrainingArguments
+from .training_arguments import TrainingArguments
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc allows

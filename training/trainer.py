@@ -16,7 +16,6 @@ from transformer2017.configuration.manifest import write_manifest
 from transformers import PreTrainedModel, ProgressCallback, Seq2SeqTrainer, TrainerCallback
 
 from . import checkpoints
-from .arguments import TrainingArguments
 from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampler
 from .clock import Clock
 from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
@@ -28,6 +27,7 @@ from .schedule import inverse_square_root_schedule, peak_learning_rate
 from .sharding import tied_weights_together, whole
 from .stopping import EarlyStopping
 from .subword_dropout import DroppedMerges, SubwordDropout
+from .training_arguments import TrainingArguments
 
 AGAINST_DIVERGENCE = "A lower --learning_rate or a longer --warmup_steps may help."
 

@@ -15,8 +15,8 @@ import transformer2017
 import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer2017.configuration import RunError, UsageError
-from transformer2017.training.arguments import TrainingArguments
 from transformer2017.training.hub import Upload, push_folder
+from transformer2017.training.training_arguments import TrainingArguments
 from transformers import PreTrainedTokenizerFast
 
 CARD = """---

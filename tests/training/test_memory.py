@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
 from transformer2017.training import memory
-from transformer2017.training.arguments import TrainingArguments
+from transformer2017.training.training_arguments import TrainingArguments
 
 GIBIBYTE = 2**30
 
