@@ -21,11 +21,18 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pronunciation"), help="(default: %(default)s)")
     flags, rest = parser.parse_known_args(argv)
+    from accelerate import PartialState
     from transformer2017.training import pronunciation
+    from transformer2017.training.flags import Flags
 
-    files = pronunciation.write_files(flags.output_dir.with_name(flags.output_dir.name + "-data"))
-    print(f"English spelling to phonemes, from the CMU Pronouncing Dictionary, in {files['train'][0].parent}")
+    processes = PartialState(cpu=Flags(rest).use_cpu)  # several under torchrun, of which one tells and tries
+    with processes.main_process_first():
+        files = pronunciation.write_files(flags.output_dir.with_name(flags.output_dir.name + "-data"))
+    if processes.is_main_process:
+        print(f"English spelling to phonemes, from the CMU Pronouncing Dictionary, in {files['train'][0].parent}")
     folder = pronunciation.train_on(files, flags.recipe, flags.output_dir, rest)
+    if not processes.is_main_process:
+        return 0
     scores, shown = pronunciation.try_out(folder, files["test"], UNSEEN)
     print(f"\n{scores['sentences']:,} words held out: {describe(scores)}")
     print("\nWords that no dictionary lists:")

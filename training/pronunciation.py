@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer2017.configuration import UsageError
+from transformer2017.configuration.manifest import write_whole
 
 from .evaluation import evaluate_files, load_model, translate_lines
 from .train import train
@@ -73,7 +74,7 @@ def write_files(folder: Path) -> dict[str, tuple[Path, Path]]:
         files[name] = (folder / f"{name}.words", folder / f"{name}.phonemes")
         for file, lines in zip(files[name], zip(*pairs, strict=True), strict=True):
             if not file.is_file():
-                file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                write_whole(file, "\n".join(lines) + "\n")
     return files
 
 
