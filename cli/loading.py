@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer2017.configuration import UsageError, in_a_line
-from transformer2017.configuration.manifest import check_manifest, check_weights
+from transformer2017.configuration.manifest import check_manifest, check_place, check_weights
 from transformer2017.configuration.token_numbers import saved_tokenizer
 
 
@@ -17,7 +17,8 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     import torch
     from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
 
-    _check_folder(name)
+    check_place(name)
+    _check_parts(name)
     check_manifest(name)
     try:
         config = Transformer2017Config.from_pretrained(name)
@@ -44,15 +45,11 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
         raise UsageError(f"--device {device} cannot be used: {in_a_line(error)}") from error
 
 
-def _check_folder(name: str) -> None:
-    """Refuses what is neither a whole model folder nor a name that the Hub may know."""
+def _check_parts(name: str) -> None:
+    """Refuses a folder without weights or tokenizer."""
     folder = Path(name)
     if not folder.is_dir():
-        if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
-            raise UsageError(f"there is no model folder {name!r}")
         return
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"{name!r} holds no config.json, so it is not a model folder")
     if not any(folder.glob("*.safetensors*")):
         raise UsageError(f"{name!r} holds no weights (model.safetensors): has its training saved a model yet?")
     if not any((folder / part).is_file() for part in ("tokenizer.json", "vocab.json", "source.spm")):

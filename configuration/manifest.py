@@ -53,6 +53,20 @@ def written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def check_place(name: str) -> None:
+    """Refuses what is neither a model folder nor a name that the Hub may know, before the network is asked for it.
+
+    Raises:
+        UsageError: If it is a path to nothing, or a folder without a configuration.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"{name!r} holds no config.json, so it is not a model folder")
+    elif folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UsageError(f"there is no model folder {name!r}")
+
+
 def check_manifest(folder: str | Path) -> None:
     """Compares a folder with its manifest. One without a manifest passes: `save_pretrained` alone writes none.
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 
 import pytest
 import torch
@@ -55,7 +56,28 @@ def commands(model, tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", ["translate", "evaluate", "explain", "export", "app", "train"])
+VERBS = ["translate", "evaluate", "explain", "export", "app", "train"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere", "there is no model folder 'nowhere'"),
+        ("./runs/nowhere", "there is no model folder './runs/nowhere'"),
+        ("data", "'data' holds no config.json"),
+    ],
+)
+def test_a_name_that_is_no_model_is_told_by_each_verb_at_once(tmp_path, monkeypatch, capsys, verb, name, sentence):
+    """A slip of the pen is a missing folder, not a network that cannot be reached."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network is asked"))
+    (tmp_path / "data").mkdir()
+    assert main([str(word) for word in commands(name, tmp_path)[verb]]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_a_flipped_bit_is_told_by_each_verb(copy, tmp_path, capsys, verb):
     flip(copy / "model.safetensors")
     assert main([str(word) for word in commands(copy, tmp_path)[verb]]) == 2

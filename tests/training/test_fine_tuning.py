@@ -62,4 +62,4 @@ def test_words_need_a_model(flags, capsys):
     assert main(["train", *flags(add_words="words")]) == 2
     assert "give --model FOLDER too" in capsys.readouterr().err
     assert main(["train", *without_sizes(flags("other", model="nowhere"))]) == 2
-    assert "--model nowhere has no tokenizer that can be loaded" in capsys.readouterr().err
+    assert "there is no model folder 'nowhere'" in capsys.readouterr().err
