@@ -1,9 +1,10 @@
-"""README.ko.md says what README.md says: the same sections, commands, files and links."""
+"""README.ko.md says what README.md says: the same sections, commands, files and links, and each names the other."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+LANGUAGES = ("README.md", "README.ko.md")
 
 
 def parts(name: str) -> dict[str, list[str]]:
@@ -16,11 +17,16 @@ def parts(name: str) -> dict[str, list[str]]:
         ],
         "commands": [re.sub(r"\s*#.*", "", line) for block in blocks for line in block.splitlines()],
         "rows": re.findall(r"^\| (`[^|]+`) \|", text, re.M),
-        "links": sorted(re.findall(r"\]\(([^)]+)\)", text)),
+        "links": sorted({*re.findall(r"\]\(([^)]+)\)", text)} - set(LANGUAGES)),
     }
 
 
 def test_the_korean_readme_keeps_up():
-    english, korean = parts("README.md"), parts("README.ko.md")
+    english, korean = map(parts, LANGUAGES)
     for part in english:
         assert korean[part] == english[part], part
+
+
+def test_whoever_reads_one_language_finds_the_other():
+    for name, other in (LANGUAGES, LANGUAGES[::-1]):
+        assert f"]({other})" in (ROOT / name).read_text(encoding="utf-8").split("## ")[0]
