@@ -31,7 +31,7 @@ LINES = {"train": 600, "val": 20, "test": 10}
 SHORT = "--max_steps 20 --batch_tokens 1500 --preset tiny --vocab_size 1000 --report_to none"
 NOT_RUN = {
     "make test": "is what .ci/run runs",
-    "make demo": "trains for minutes; tests/cli/test_demo.py runs the verb",
+    "make demo": "trains for minutes; tests/training/test_pronunciation.py runs the verb",
     "pip install": "installs",
     "transformer2017 app runs": "serves until interrupted; tests/inspection runs it",
     "accelerate launch": "needs many devices; tests/training/test_processes.py runs two processes",
