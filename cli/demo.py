@@ -24,12 +24,12 @@ def run(argv: list[str]) -> int:
     from accelerate import PartialState
     from transformer2017.training import pronunciation
     from transformer2017.training.flags import Flags
+    from transformer2017.training.train import say
 
     processes = PartialState(cpu=Flags(rest).use_cpu)  # several under torchrun, of which one tells and tries
     with processes.main_process_first():
         files = pronunciation.write_files(flags.output_dir.with_name(flags.output_dir.name + "-data"))
-    if processes.is_main_process:
-        print(f"English spelling to phonemes, from the CMU Pronouncing Dictionary, in {files['train'][0].parent}")
+    say(f"English spelling to phonemes, from the CMU Pronouncing Dictionary, in {files['train'][0].parent}")
     folder = pronunciation.train_on(files, flags.recipe, flags.output_dir, rest)
     if not processes.is_main_process:
         return 0
