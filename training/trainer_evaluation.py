@@ -1,0 +1,72 @@
+"""The trainer's evaluation: loss on the references, and the scores of the model's own translations (§6.1)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from transformers import PreTrainedModel, Seq2SeqTrainer
+
+from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
+from .sharding import whole
+from .training_arguments import TrainingArguments
+
+
+class EvaluatingTrainer(Seq2SeqTrainer):
+    """A `Seq2SeqTrainer` that evaluates by translating whole sentences, shared out over the processes.
+
+    Attributes:
+        validation: Sentences to evaluate on; None leaves evaluation to `Seq2SeqTrainer`.
+        last_translations: What the model made of them when it was last evaluated.
+    """
+
+    args: TrainingArguments
+    validation: ValidationSet | None = None
+    last_translations: Sequence[str] = ()
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval", **generation: Any
+    ) -> dict[str, float]:
+        """Loss, perplexity and scores on the validation set; any other dataset as in `Seq2SeqTrainer`."""
+        if self.validation is None or eval_dataset is not None:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **generation)
+        model = whole(self.accelerator.unwrap_model(self.model))
+        metrics = self._validation_loss(model)
+        if self.args.predict_with_generate:
+            metrics |= self._validation_scores(model, **generation)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _validation_loss(self, model: PreTrainedModel) -> dict[str, float]:
+        """Every process takes its share of the batches; sums are added up over all of them."""
+        with self.compute_loss_context_manager():
+            share = torch.tensor(teacher_forced_loss(model, self._validation_batches()), dtype=torch.float64)
+        nats, tokens = self.accelerator.reduce(share.to(self.args.device), "sum").tolist()
+        return {"loss": nats / tokens, "perplexity": math.exp(min(nats / tokens, 700.0))}
+
+    def _validation_batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        tokens = self.validation.tokens
+        by_length = np.lexsort((tokens["source_length"][:], tokens["target_length"][:]))
+        size = self.args.per_device_eval_batch_size
+        batches = [by_length[start : start + size] for start in range(0, len(by_length), size)]
+        for batch in batches[self.args.process_index :: self.args.world_size]:
+            yield self._prepare_inputs(self.data_collator([tokens[int(i)] for i in batch]))
+
+    def _validation_scores(self, model: PreTrainedModel, **generation: Any) -> dict[str, float]:
+        """Every process translates its share of the sentences; the scores are those of the whole corpus."""
+        generation.setdefault("num_beams", self.args.generation_num_beams)
+        generation.setdefault("max_length", self.args.generation_max_length)
+        generation = {name: value for name, value in generation.items() if value is not None}
+        rank, world = self.args.process_index, self.args.world_size
+        part = self.validation.part(self.args.eval_sentences)
+        with self.autocast_smart_context_manager():
+            share = translate_lines(model, self.processing_class, part.sources[rank::world], **generation)
+        translations = [""] * len(part.sources)
+        for index, lines in enumerate(gather_object([share])):
+            translations[index::world] = lines
+        self.last_translations = translations
+        return {name: score for name, score in part.score(translations).items() if isinstance(score, float)}
