@@ -4,12 +4,10 @@
 criteria, and then calls `_sample` or `_beam_search`, which are overridden here.
 """
 
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
-from torch import nn
-from transformers import Cache, GenerationConfig
+from transformers import GenerationConfig
 from transformers.generation import (
     GenerateBeamEncoderDecoderOutput,
     GenerateEncoderDecoderOutput,
@@ -19,6 +17,7 @@ from transformers.generation import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from .cache_name import CACHE
+from .decoding_outputs import Record, beam_fill, end_tokens, filled_cache, padded, with_prompts
 from .decoding_path import (
     obstacle_in_decoder,
     obstacle_in_encoder,
@@ -26,78 +25,14 @@ from .decoding_path import (
     obstacle_in_request,
     obstacle_in_source,
 )
-from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
+from .decoding_ranker import BeamRanker, GreedyRanker, Ranking
 from .decoding_search import Search, Sources
 from .decoding_step import DecodingStep, additive_mask
+from .decoding_weights import decoding_step
 from .output_length import BoundedGenerationMixin
 
 # What this class understands beyond transformers' arguments of `generate()`.
 OWN_ARGUMENTS = {"fast": None, "ranking": "transformers", "max_tokens_beyond_input": None}
-
-
-class FusedWeights(NamedTuple):
-    """What is remembered of a model: its weights, fused, and by what it shows that they have changed.
-
-    Attributes:
-        places: Where the weights lie, and how often torch saw them change.
-        views: A few values of each, for changes that torch does not see, such as those through `.data`.
-        values: What these were.
-        step: The weights, fused.
-    """
-
-    places: list[tuple]
-    views: list[torch.Tensor]
-    values: torch.Tensor
-    step: DecodingStep
-
-
-_fused: WeakKeyDictionary[nn.Module, FusedWeights] = WeakKeyDictionary()
-
-
-def decoding_step(model: nn.Module) -> DecodingStep:
-    """The fused weights of a model, made anew when they have changed."""
-    with_encoder = model.device.type == "cpu"
-    read = [model.model.decoder, model.lm_head, *([model.model.encoder] if with_encoder else [])]
-    weights = [weight for part in read for weight in part.parameters()]
-    places = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
-    known = _fused.get(model)
-    if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
-        views = [weight.detach().flatten()[:4] for weight in weights]
-        step = DecodingStep(model, encoder=with_encoder)
-        known = _fused[model] = FusedWeights(places, views, torch.cat(views), step)
-    return known.step
-
-
-class Record:
-    """The scores and logits of each step, where they are asked for."""
-
-    def __init__(self, config: GenerationConfig) -> None:
-        asked = config.return_dict_in_generate
-        self.scores: tuple[torch.Tensor, ...] | None = () if asked and config.output_scores else None
-        self.logits: tuple[torch.Tensor, ...] | None = () if asked and config.output_logits else None
-        self.wanted = self.scores is not None or self.logits is not None
-
-    def __call__(self, logits: torch.Tensor, scores: torch.Tensor) -> None:
-        """Both (rows, vocab_size)."""
-        if self.scores is not None:
-            self.scores += (scores.clone(),)
-        if self.logits is not None:
-            self.logits += (logits.clone(),)
-
-
-def end_tokens(config: GenerationConfig, input_ids: torch.Tensor) -> torch.Tensor:
-    """The ids that end an output, perhaps none."""
-    if config._eos_token_tensor is None:
-        return input_ids.new_empty(0)
-    return config._eos_token_tensor.to(input_ids.device)
-
-
-def beam_fill(config: GenerationConfig) -> int:
-    """What follows a finished hypothesis in transformers' beam search: padding, or the end token where that is 0."""
-    if config._eos_token_tensor is None:
-        return -1
-    pad = config._pad_token_tensor
-    return int(pad) if pad is not None and int(pad) else int(config._eos_token_tensor[0])
 
 
 def prepared_sources(step: DecodingStep, model_kwargs: dict[str, Any], beams: int, limit: int) -> Sources:
@@ -107,30 +42,6 @@ def prepared_sources(step: DecodingStep, model_kwargs: dict[str, Any], beams: in
     mask = None if attention_mask is None else additive_mask(attention_mask[::beams], step.dtype)
     limits = torch.full((len(memory),), limit, device=memory.device)
     return Sources(list(range(len(memory))), step.project_source(memory), mask, limits)
-
-
-def filled_cache(model: nn.Module, sequences: torch.Tensor, model_kwargs: dict[str, Any]) -> Cache:
-    """The cache that transformers' own loop leaves behind: of all but the last token of greedy outputs.
-
-    Rows leave the fast path as they end, so that it keeps no such cache; one pass over the outputs makes it anew.
-    """
-    memory = {
-        "encoder_hidden_states": model_kwargs["encoder_outputs"].last_hidden_state,
-        "encoder_attention_mask": model_kwargs.get("attention_mask"),
-    }
-    given = {**memory, CACHE: model_kwargs[CACHE], "use_cache": True}
-    return getattr(model.model.decoder(sequences[:, :-1], **given), CACHE)
-
-
-def padded(rows: list[list[int]], fill: int, device: torch.device) -> torch.Tensor:
-    """Rows of different lengths as one tensor (rows, longest)."""
-    longest = max(map(len, rows))
-    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=device)
-
-
-def with_prompts(prompts: torch.Tensor, hypotheses: list[Hypothesis], fill: int) -> torch.Tensor:
-    """Outputs behind what they were told to begin with (rows, prompt_len + longest)."""
-    return torch.cat((prompts, padded([h.tokens for h in hypotheses], fill, prompts.device)), dim=1)
 
 
 class FastGenerationMixin(BoundedGenerationMixin):

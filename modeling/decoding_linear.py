@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -98,4 +99,14 @@ def linear_form(weight: torch.Tensor, *, int8: bool = False) -> Callable[..., Li
     if int8:
         return Int8Linear
     packs = on_cpu and torch.backends.mkldnn.is_available() and weight.dtype in (torch.float32, torch.bfloat16)
-    return PackedLinear if packs else PlainLinear
+    form = PackedLinear if packs else PlainLinear
+    if not on_cpu or weight.dtype != torch.bfloat16 or (packs and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return form
+    return partial(_widened, form)
+
+
+def _widened(
+    form: Callable[..., Linear], weight: torch.Tensor, bias: torch.Tensor | None, relu: bool = False
+) -> Linear:
+    """bfloat16 weights in float32, for a CPU that cannot multiply them, or only slowly."""
+    return form(weight.float(), None if bias is None else bias.float(), relu)

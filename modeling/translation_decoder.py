@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from .decoding import end_tokens, padded
+from .decoding_outputs import end_tokens, padded
 from .decoding_path import CRITERIA, obstacle_in_decoder, obstacle_in_encoder, obstacle_in_request
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources

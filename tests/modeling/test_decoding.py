@@ -119,6 +119,14 @@ def test_float64_is_decoded_in_float64(model, source):
     assert torch.equal(model.generate(**source, max_new_tokens=12, num_beams=4, fast=True), expected)
 
 
+def test_bfloat16_on_a_cpu_without_it_is_its_rounded_weights_in_float32(model, source, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    model.bfloat16()
+    tokens = model.generate(**source, max_new_tokens=12, num_beams=4, fast=True)
+    expected = model.float().generate(**source, max_new_tokens=12, num_beams=4, fast=False)
+    assert torch.equal(tokens, expected)
+
+
 def test_a_long_output_outgrows_every_buffer_and_stays_the_same(model, source):
     request_ = {"input_ids": source["input_ids"][:2], "max_new_tokens": 70, "num_beams": 3, "eos_token_id": None}
     assert torch.equal(model.generate(**request_), model.generate(**request_, fast=False))

@@ -1,0 +1,42 @@
+"""The weights of a model in the form that decodes fastest, made once and again when they change."""
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from .decoding_step import DecodingStep
+
+
+class FusedWeights(NamedTuple):
+    """What is remembered of a model: its weights, fused, and by what it shows that they have changed.
+
+    Attributes:
+        places: Where the weights lie, and how often torch saw them change.
+        views: A few values of each, for changes that torch does not see, such as those through `.data`.
+        values: What these were.
+        step: The weights, fused.
+    """
+
+    places: list[tuple]
+    views: list[torch.Tensor]
+    values: torch.Tensor
+    step: DecodingStep
+
+
+_fused: WeakKeyDictionary[nn.Module, FusedWeights] = WeakKeyDictionary()
+
+
+def decoding_step(model: nn.Module) -> DecodingStep:
+    """The fused weights of a model, made anew when they have changed."""
+    with_encoder = model.device.type == "cpu"
+    read = [model.model.decoder, model.lm_head, *([model.model.encoder] if with_encoder else [])]
+    weights = [weight for part in read for weight in part.parameters()]
+    places = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+    known = _fused.get(model)
+    if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
+        views = [weight.detach().flatten()[:4] for weight in weights]
+        step = DecodingStep(model, encoder=with_encoder)
+        known = _fused[model] = FusedWeights(places, views, torch.cat(views), step)
+    return known.step
