@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from .loss import IGNORED_LABEL
+from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
 
 BITS = 16  # of a random number of dropout: rates are met to 2^-17, and the scale is that of the rate met
 SHORT = 64  # tokens: up to here attention is quicker as products than by torch's kernel
@@ -121,21 +121,16 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float
     ) -> Tensor:
         wide = torch.promote_types(weight.dtype, torch.float32)
-        loss, d_states, d_weight = (
-            weight.new_zeros((), dtype=wide),
-            torch.empty_like(states),
-            torch.zeros_like(weight, dtype=wide),
-        )
+        d_states, d_weight = torch.empty_like(states), torch.zeros_like(weight, dtype=wide)
         d_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
         vocab_size = len(weight)
         chunk = max(1, CHUNK // vocab_size)
+        loss = -smoothing / vocab_size * _sum_of_logits(states, weight, bias, wide)
         for x, y, d_x in zip(states.split(chunk), labels.split(chunk), d_states.split(chunk), strict=True):
             right = y.unsqueeze(-1)  # (chunk, 1)
-            logits = nn.functional.linear(x, weight, bias).to(wide)  # (chunk, vocab_size)
-            loss -= (1 - smoothing) * logits.gather(-1, right).sum() + smoothing / vocab_size * logits.sum()
-            largest = logits.amax(-1)  # (chunk,)
-            probabilities = torch.softmax(logits, dim=-1)  # quicker than log_softmax and exp
-            loss += (largest - probabilities.amax(-1).log()).sum()  # the log-sum-exps of the logits
+            logits = nn.functional.linear(x, weight, bias)  # (chunk, vocab_size)
+            probabilities = torch.softmax(logits, dim=-1, dtype=wide)
+            loss += smoothing * logits.gather(-1, right).sum(dtype=wide) - probabilities.gather(-1, right).log().sum()
             gradient = probabilities.sub_(smoothing / vocab_size)
             gradient.scatter_add_(-1, right, gradient.new_full(right.shape, smoothing - 1))
             gradient_of_weights = gradient.to(weight.dtype)
@@ -143,6 +138,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             d_weight += gradient_of_weights.T @ x
             if d_bias is not None:
                 d_bias += gradient.sum(0)
+        if loss.isinf():  # a probability was too small for a number
+            loss = _plain_loss(states, weight, bias, labels, smoothing, chunk)
         ctx.save_for_backward(d_states, d_weight.to(weight.dtype), d_bias)
         return loss
 
@@ -152,3 +149,21 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         d_states, d_weight, d_bias = ctx.saved_tensors
         d_bias = None if d_bias is None else d_bias * d_loss
         return d_states * d_loss, d_weight * d_loss, d_bias, None, None
+
+
+def _sum_of_logits(states: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Of all tokens and words, without a logit being made: the sum of products is the product of sums."""
+    of_words = states.sum(0, dtype=dtype) @ weight.sum(0, dtype=dtype)
+    return of_words if bias is None else of_words + len(states) * bias.sum(dtype=dtype)
+
+
+def _plain_loss(
+    states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, chunk: int
+) -> Tensor:
+    """The summed loss by the plain form, a chunk at a time."""
+    parts = zip(states.split(chunk), labels.split(chunk), strict=True)
+    losses = [
+        label_smoothed_cross_entropy(nn.functional.linear(x, weight, bias), y, smoothing, num_items_in_batch=1)
+        for x, y in parts
+    ]
+    return torch.stack(losses).sum()

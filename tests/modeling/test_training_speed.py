@@ -21,8 +21,9 @@ def projection(monkeypatch) -> nn.Linear:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("tokens", [None, 50])
-def test_loss_and_gradients_are_those_of_torchs_cross_entropy(projection, smoothing, tokens):
-    states = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("size", [1.0, 2000.0], ids=["usual logits", "probabilities that are 0 in float64"])
+def test_loss_and_gradients_are_those_of_torchs_cross_entropy(projection, smoothing, tokens, size):
+    states = (size * torch.randn(3, 5, 6, dtype=torch.float64)).requires_grad_()
     labels = torch.randint(11, (3, 5))
     labels[1, 2:] = -100
     loss = projected_cross_entropy(states, projection, labels, smoothing, tokens)
