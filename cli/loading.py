@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from transformer2017.configuration import UsageError, in_a_line
-from transformer2017.configuration.manifest import check_manifest, check_place, check_weights
+from transformer2017.configuration.manifest import check_folder, check_weights
 from transformer2017.configuration.token_numbers import saved_tokenizer
 
 
@@ -17,9 +17,8 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
     import torch
     from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
 
-    check_place(name)
+    check_folder(name)
     _check_parts(name)
-    check_manifest(name)
     try:
         config = Transformer2017Config.from_pretrained(name)
         if config.model_type != Transformer2017Config.model_type:

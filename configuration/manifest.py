@@ -53,11 +53,11 @@ def written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def check_place(name: str) -> None:
-    """Refuses what is neither a model folder nor a name that the Hub may know, before the network is asked for it.
+def check_folder(name: str) -> None:
+    """Refuses what is neither a whole model folder nor a name that the Hub may know, before the network is asked.
 
     Raises:
-        UsageError: If it is a path to nothing, or a folder without a configuration.
+        UsageError: If it is a path to nothing, a folder without a configuration, or one that is not as it was saved.
     """
     folder = Path(name)
     if folder.is_dir():
@@ -65,6 +65,7 @@ def check_place(name: str) -> None:
             raise UsageError(f"{name!r} holds no config.json, so it is not a model folder")
     elif folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UsageError(f"there is no model folder {name!r}")
+    check_manifest(folder)
 
 
 def check_manifest(folder: str | Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformer2017.configuration import UsageError, in_a_line
-from transformer2017.configuration.manifest import check_manifest, check_place, check_weights
+from transformer2017.configuration.manifest import check_folder, check_weights
 from transformer2017.configuration.token_numbers import saved_tokenizer
 from transformer2017.modeling.translation import Translator
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -108,8 +108,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UsageError: If the folder is not there, holds no model, or is not as its manifest says.
     """
-    check_place(name)
-    check_manifest(name)
+    check_folder(name)
     try:
         model, told = AutoModelForSeq2SeqLM.from_pretrained(name, output_loading_info=True)
         check_weights(name, told)

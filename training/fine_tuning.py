@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models
 from transformer2017.configuration import UsageError, in_a_line
-from transformer2017.configuration.manifest import check_manifest, check_place
+from transformer2017.configuration.manifest import check_folder
 from transformer2017.configuration.token_numbers import saved_tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,8 +37,7 @@ def refuse_other_sizes(arguments: RunArguments) -> None:
 def tokenizer_of(arguments: RunArguments) -> PreTrainedTokenizerBase:
     """The tokenizer of the model that --model names, with the words of --add_words."""
     name = str(arguments.model.model)
-    check_place(name)
-    check_manifest(name)
+    check_folder(name)
     try:
         tokenizer = saved_tokenizer(name)
     except Exception as error:
