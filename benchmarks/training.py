@@ -25,6 +25,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
 from transformer2017.training.batching import Collator, TokenBatchSampler
+from transformer2017.training.device import bfloat16_is_quick
 from transformer2017.training.memory import keep_freed_memory
 from transformers import MarianConfig, MarianMTModel
 
@@ -92,6 +93,7 @@ CONTESTANTS = {
 COMPARISONS = [  # each with what the first is compared to
     ("transformer2017, like lengths, bfloat16", "MarianMT, Seq2SeqTrainer's defaults"),
     ("transformer2017, like lengths, bfloat16", "MarianMT, like lengths, bfloat16"),
+    ("transformer2017, like lengths, float32", "MarianMT, Seq2SeqTrainer's defaults"),
     ("transformer2017, like lengths, float32", "MarianMT, like lengths, float32"),
     ("transformer2017, Seq2SeqTrainer's defaults", "MarianMT, Seq2SeqTrainer's defaults"),
 ]
@@ -196,7 +198,13 @@ def main() -> None:
     parser.add_argument("--batch_tokens", type=int, default=2048, help="of a batch of like lengths")
     parser.add_argument("--batches", type=int, default=5, help="in a repetition")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument(
+        "--contestants",
+        nargs="+",
+        choices=CONTESTANTS,
+        default=[name for name in CONTESTANTS if bfloat16_is_quick(use_cpu=True) or not CONTESTANTS[name].bfloat16],
+        help="all, but bfloat16 only where the processor multiplies it, if not given",
+    )
     parser.add_argument("--memory_of", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     keep_freed_memory()

@@ -39,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="folder of a model, or its name on the Hub")
     parser.add_argument("--output_dir", required=True, help="folder to write, new or empty")
     parser.add_argument(
-        "--quantization", default="float32", help="float32 or int8 (ctranslate2, argos and onnx; %(default)s)"
+        "--quantization",
+        default="float32",
+        help="float32, or int8 (ctranslate2, argos and onnx); ctranslate2 and argos also int8_float32, int16, float16 "
+        "and bfloat16 (%(default)s)",
     )
     parser.add_argument(
         "--source", help=f"text to compare on: the first {COMPARED_LINES:,} lines of a file, or of standard input (-)"

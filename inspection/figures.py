@@ -196,7 +196,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def save_all(explanation: Explanation, folder: str | Path, form: str = "png", layer: int | None = None) -> list[Path]:
-    """Saves the figures of one layer: every head of each use of attention, lines, alignment and next words.
+    """Saves every head of each use of attention in one layer, with lines; and the alignment and the next words.
 
     Args:
         folder: Made if it is not there.

@@ -111,7 +111,7 @@ def projected_cross_entropy(
 
 
 class _ProjectedCrossEntropy(torch.autograd.Function):
-    """The summed loss of (tokens, d_model), with its gradient made on the way forward from a chunk's logits in place.
+    """The summed loss of (tokens, d_model), whose gradient is made on the way forward from a chunk's probabilities.
 
     The gradient of the loss with respect to the logits is softmax(logits) - target.
     """

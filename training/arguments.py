@@ -150,7 +150,7 @@ ModelArguments = dataclasses.make_dataclass(
     ],
     namespace={
         "_argument_group_name": "model",
-        "__doc__": "The model's sizes: a preset, and every field of the configuration to override it.",
+        "__doc__": "The model's sizes: a preset, and the configuration's sizes and rates to override it.",
         "overrides": _overrides,
     },
 )
@@ -170,10 +170,11 @@ class RunArguments:
         """The recipe in a line."""
         t = self.training
         length = f"{t.max_steps:,} updates" if t.max_steps > 0 else f"at most {t.num_train_epochs:g} epochs"
-        rate = f"peak rate {t.learning_rate:g}" if t.learning_rate else "the paper's rate"
+        rate = f"peak rate {t.learning_rate:g}" if t.learning_rate is not None else "the paper's rate"
+        warmup = f"{t.warmup_steps:.0%} of the run" if 0 < t.warmup_steps < 1 else f"{t.warmup_steps:g} updates"
         return (
             f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, "
-            f"{rate} after {t.warmup_steps:g} updates of warm-up, "
+            f"{rate} after {warmup} of warm-up, "
             f"{length}, in {t.precision}"
             + (f", each in {t.gradient_accumulation_steps} parts" if t.gradient_accumulation_steps > 1 else "")
             + (f", BPE-dropout {t.bpe_dropout:g}" if t.bpe_dropout else "")

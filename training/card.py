@@ -8,31 +8,28 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
-from .arguments import DataArguments, RunArguments
-from .data import Corpus
+from .arguments import DataArguments
+from .prepare import Prepared
 
 TEMPLATE = "hub_card.md"
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "per": "Phoneme error rate", "wer": "Word error rate"}
 
 
 def model_card(
-    model: PreTrainedModel,
-    corpus: Corpus,
-    arguments: RunArguments,
-    scores: dict[str, Any],
-    state: TrainerState,
-    curves: str | None,
+    model: PreTrainedModel, prepared: Prepared, scores: dict[str, Any], state: TrainerState, curves: str
 ) -> str:
     """Fills in the template.
 
     Args:
+        prepared: What the run began with.
         scores: Validation scores and their signatures, as `ValidationSet.score` gives them, and `weights`, which says
             what the weights are.
-        curves: The picture of the run's curves, if it was drawn.
+        curves: The picture of the run's curves.
     """
+    corpus, arguments = prepared.corpus, prepared.arguments
     name = Path(arguments.training.output_dir).resolve().name
     metadata = ModelCardData(
         model_name=name,
@@ -52,11 +49,12 @@ def model_card(
         name=name,
         source_language=corpus.source_language or "the source language",
         target_language=corpus.target_language or "the target language",
+        parent=arguments.model.model,
         config=model.config,
-        generation=model.generation_config,
+        decoding=decoding(model.generation_config),
         parameters=f"{model.num_parameters():,}",
-        pairs=f"{len(corpus.pairs):,}",
-        cleaning=corpus.report,
+        pairs=f"{len(prepared.tokens):,}",
+        cleaning=corpus.report + prepared.left_out,
         dataset=arguments.data.dataset_name or arguments.data.dataset,
         recipe=arguments.describe(),
         updates=f"{state.global_step:,}",
@@ -71,6 +69,16 @@ def model_card(
         flags=" ".join(arguments.command_line()),
     )
     return str(card)
+
+
+def decoding(generation: GenerationConfig) -> str:
+    """How a model decodes by itself, in words."""
+    margin = getattr(generation, "max_tokens_beyond_input", None)
+    bound = "" if margin is None else f", and the output is at most {margin} tokens longer than the input"
+    if (generation.num_beams or 1) == 1:
+        return f"greedy{bound}"
+    penalty = 1.0 if generation.length_penalty is None else generation.length_penalty
+    return f"by beam search of size {generation.num_beams} with length penalty {penalty:g}{bound}"
 
 
 def one_line(scores: dict[str, Any]) -> str:

@@ -29,7 +29,8 @@ class PairEncoder:
     """Encodes pairs, each side ending in the end token, without those that are too long.
 
     Args:
-        tokenizer: Of any kind; one that `train_tokenizer` made is asked for each word once, not for each sentence.
+        tokenizer: Of any kind; one of subwords that `train_tokenizer` made is asked for each word once, not for each
+            sentence, unless `with_words`.
         max_length: Pairs with more tokens on a side are left out; None keeps all.
         with_words: Whether to note of how many tokens each word is, as subword dropout needs.
     """

@@ -41,7 +41,7 @@ class Flags:
             [DataArguments, TokenizerArguments, ModelArguments, TrainingArguments],
             prog="transformer2017 train",
             usage="transformer2017 train [FLAGS.yaml|FLAGS.json] --FLAG VALUE ...",
-            description="Trains a model from scratch on aligned text, and evaluates it while it trains.",
+            description="Trains a model on aligned text, from scratch or from --model, evaluating it on the way.",
             formatter_class=ReadableHelp,
             allow_abbrev=False,
         )

@@ -117,21 +117,16 @@ CURVES = {
 }
 
 
-def draw_curves(log_history: list[dict[str, Any]], score: str, file: Path) -> bool:
+def draw_curves(log_history: list[dict[str, Any]], score: str, file: Path) -> None:
     """Draws the run's curves over its updates.
 
     Args:
         log_history: As in the trainer's state.
         score: The validation score to draw, such as bleu.
         file: The picture to write.
-
-    Returns:
-        Whether it was drawn: matplotlib is an optional part.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
+    from matplotlib.figure import Figure
+
     names = {**CURVES, f"eval_{score}": f"validation {score}"}
     figure = Figure(figsize=(12, 6), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(2, 3).flat, names.items(), strict=False):
@@ -142,4 +137,3 @@ def draw_curves(log_history: list[dict[str, Any]], score: str, file: Path) -> bo
         axes.set_xlabel("update", fontsize=8)
         axes.grid(alpha=0.3)
     figure.savefig(file, dpi=110)
-    return True

@@ -16,7 +16,7 @@ from .arguments import RunArguments
 from .evaluation import ValidationSet, translate_lines
 from .flags import Flags
 from .memory import keep_freed_memory
-from .prepare import make_model, prepare, settle_parts
+from .prepare import Prepared, make_model, prepare, settle_parts
 from .progress import draw_curves
 from .run_folder import RunFolder
 from .sharding import whole
@@ -65,7 +65,7 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     trainer.model = whole(trainer.model)  # for the one process that goes on alone
     if trainer.is_world_process_zero():
         scores = choose_weights(trainer, arguments)
-        finish(trainer, corpus, arguments, scores, folder)
+        finish(trainer, prepared, scores, folder)
         if upload.wanted:
             say(f"uploaded: {upload.push(folder.path)}")
     trainer.accelerator.wait_for_everyone()
@@ -152,17 +152,11 @@ def final_scores(trainer: Transformer2017Trainer, validation: ValidationSet) -> 
     return validation.score(translate_lines(trainer.model, trainer.processing_class, validation.sources))
 
 
-def finish(
-    trainer: Transformer2017Trainer,
-    corpus: data.Corpus,
-    arguments: RunArguments,
-    scores: dict[str, Any],
-    folder: RunFolder,
-) -> None:
+def finish(trainer: Transformer2017Trainer, prepared: Prepared, scores: dict[str, Any], folder: RunFolder) -> None:
     """Writes the model's folder: weights, code, tokenizer, generation config, card and curves."""
     curves = folder.path / "curves.png"
-    drawn = draw_curves(trainer.state.log_history, arguments.training.metric_for_best_model, curves)
-    text = card.model_card(trainer.model, corpus, arguments, scores, trainer.state, curves.name if drawn else None)
+    draw_curves(trainer.state.log_history, trainer.args.metric_for_best_model, curves)
+    text = card.model_card(trainer.model, prepared, scores, trainer.state, curves.name)
     try:
         saving.save_model(trainer.model, trainer.processing_class, folder.path, text)
     except (OSError, SafetensorError) as error:

@@ -67,7 +67,12 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     lr_scheduler_type: str = field(
         default="inverse_sqrt", metadata={"help": "inverse_sqrt is the paper's (§5.3); or another of transformers'."}
     )
-    warmup_steps: float = field(default=4000, metadata={"help": "Updates over which the rate rises (§5.3)."})
+    warmup_steps: float = field(
+        default=4000,
+        metadata={
+            "help": "Updates over which the rate rises (§5.3); below 1, a part of the run, with a --learning_rate."
+        },
+    )
     adam_beta2: float = field(default=0.98, metadata={"help": "Adam's beta2 (§5.3)."})
     adam_epsilon: float = field(default=1e-9, metadata={"help": "Adam's epsilon (§5.3)."})
     max_grad_norm: float = field(
@@ -89,7 +94,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     save_total_limit: int | None = field(default=6, metadata={"help": "Checkpoints to keep; the best one always is."})
     metric_for_best_model: str = field(
         default="bleu",
-        metadata={"help": "What makes a checkpoint the best: bleu, chrf, loss; of symbols wer (if absent) or per."},
+        metadata={"help": "What makes a checkpoint the best: bleu, chrf, loss, perplexity; of symbols wer or per."},
     )
     load_best_model_at_end: bool = field(
         default=True, metadata={"help": "End with the best checkpoint, not the last."}

@@ -3,8 +3,11 @@
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
+from transformer2017 import Transformer2017Config
 from transformer2017.training.arguments import DataArguments
-from transformer2017.training.card import evaluation_results, hub_dataset
+from transformer2017.training.card import decoding, evaluation_results, hub_dataset
+from transformer2017.training.saving import paper_generation_config
+from transformers import GenerationConfig
 
 SCORES = {"bleu": 38.123, "chrf": 60.0, "bleu_signature": "nrefs:1|tok:13a", "chrf_signature": "nc:6", "weights": "w"}
 
@@ -35,6 +38,15 @@ def test_results_are_valid_metadata(fields, id_of_data, name, split):
             "translation", id_of_data, name, split,
         )  # fmt: skip
         assert one.dataset_config == fields.get("dataset_config")
+
+
+def test_the_card_says_how_the_model_decodes_also_where_it_came_from_elsewhere():
+    beam = (
+        "by beam search of size 4 with length penalty 0.6, and the output is at most 50 tokens longer than the input"
+    )
+    assert decoding(paper_generation_config(Transformer2017Config())) == beam
+    assert decoding(GenerationConfig()) == "greedy"
+    assert decoding(GenerationConfig(num_beams=6)) == "by beam search of size 6 with length penalty 1"
 
 
 def test_only_a_data_set_of_the_hub_is_linked(tmp_path):

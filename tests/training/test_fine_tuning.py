@@ -23,6 +23,9 @@ def test_a_model_goes_on_with_new_words(flags, tmp_path, capsys):
         )
     )
     assert main(["train", *more, "--average_checkpoints", "0"]) == 0
+    cards = [(tmp_path / name / "README.md").read_text(encoding="utf-8") for name in ("run", "tuned")]
+    assert "trained from scratch" in cards[0]
+    assert f"fine-tuned from {tmp_path / 'run'}" in cards[1]
     old, new = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("run", "tuned"))
     assert new("one zebra zebras Quagga.")["input_ids"] == [
         *old("one", add_special_tokens=False)["input_ids"], len(old),
