@@ -161,9 +161,7 @@ def _plain_loss(
     states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, chunk: int
 ) -> Tensor:
     """The summed loss by the plain form, a chunk at a time."""
-    parts = zip(states.split(chunk), labels.split(chunk), strict=True)
-    losses = [
+    return sum(
         label_smoothed_cross_entropy(nn.functional.linear(x, weight, bias), y, smoothing, num_items_in_batch=1)
-        for x, y in parts
-    ]
-    return torch.stack(losses).sum()
+        for x, y in zip(states.split(chunk), labels.split(chunk), strict=True)
+    )

@@ -171,10 +171,11 @@ class RunArguments:
         t = self.training
         length = f"{t.max_steps:,} updates" if t.max_steps > 0 else f"at most {t.num_train_epochs:g} epochs"
         rate = f"peak rate {t.learning_rate:g}" if t.learning_rate is not None else "the paper's rate"
-        warmup = f"{t.warmup_steps:.0%} of the run" if 0 < t.warmup_steps < 1 else f"{t.warmup_steps:g} updates"
+        part = 0 < t.warmup_steps < 1
+        warmup = f"a warm-up of {t.warmup_steps:.3g} of the run" if part else f"{t.warmup_steps:g} updates of warm-up"
         return (
             f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, "
-            f"{rate} after {warmup} of warm-up, "
+            f"{rate} after {warmup}, "
             f"{length}, in {t.precision}"
             + (f", each in {t.gradient_accumulation_steps} parts" if t.gradient_accumulation_steps > 1 else "")
             + (f", BPE-dropout {t.bpe_dropout:g}" if t.bpe_dropout else "")

@@ -1,4 +1,4 @@
-"""The trainer's checkpoints: whole or not there, so that a run can always go on from the last one."""
+"""The trainer's checkpoints: each with a manifest, written last, so that a run goes on from one that is whole."""
 
 from pathlib import Path
 from typing import Any
