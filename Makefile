@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 RUN := .venv/bin/python
+# A file's tests stay in one process, as they share what they train.
+QUICK := -q -m "not slow and not faults" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-slow test-lowest test-newest faults fuzz lint format clean
 
@@ -9,7 +11,7 @@ demo: .venv/ready-demo
 	.venv/bin/transformer2017 demo
 
 test: .venv/ready-test
-	$(RUN) -m pytest -q -m "not slow and not faults"
+	$(RUN) -m pytest $(QUICK)
 
 test-slow: .venv/ready-test
 	$(RUN) -m pytest -q -m slow
@@ -36,7 +38,7 @@ test-lowest test-newest: test-%:
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --editable '.[test]' \
 		--resolution $(if $(filter lowest,$*),lowest-direct,highest)
-	.venv-$*/bin/python -m pytest -q -m "not slow and not faults"
+	.venv-$*/bin/python -m pytest $(QUICK)
 
 # Damaged files for every reader: make fuzz MINUTES=60
 MINUTES ?= 10

@@ -21,12 +21,11 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--output_dir", type=Path, default=Path("runs/pronunciation"), help="(default: %(default)s)")
     flags, rest = parser.parse_known_args(argv)
-    from accelerate import PartialState
     from transformer2017.training import pronunciation
     from transformer2017.training.flags import Flags
     from transformer2017.training.train import say
 
-    processes = PartialState(cpu=Flags(rest).use_cpu)  # several under torchrun, of which one tells and tries
+    processes = Flags(rest).processes()  # several under torchrun, of which one tells and tries
     with processes.main_process_first():
         files = pronunciation.write_files(flags.output_dir.with_name(flags.output_dir.name + "-data"))
     say(f"English spelling to phonemes, from the CMU Pronouncing Dictionary, in {files['train'][0].parent}")

@@ -17,12 +17,13 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--target", required=True, type=Path, help="its translation, line by line")
     parser.add_argument("--target_language", help="language code; taken from the file's ending (test.de) if absent")
     parser.add_argument("--num_beams", type=int, help="beam size; the model's own (4) if absent")
+    parser.add_argument("--device", help="cpu, cuda, mps; a GPU if there is one")
     flags = parser.parse_args(argv)
     if str(flags.source) == str(flags.target) == "-":
         raise UsageError("--source and --target cannot both be standard input (-)")
     from transformer2017.training.evaluation import evaluate_files
 
     generation = {} if flags.num_beams is None else {"num_beams": flags.num_beams}
-    scores = evaluate_files(flags.model, flags.source, flags.target, flags.target_language, **generation)
+    scores = evaluate_files(flags.model, flags.source, flags.target, flags.target_language, flags.device, **generation)
     print(json.dumps(scores, indent=2, ensure_ascii=False))
     return 0

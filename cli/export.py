@@ -19,7 +19,7 @@ def run(argv: list[str]) -> int:
     """Writes the model in the format and prints the report of the comparison."""
     arguments = _parser().parse_args(argv)
     with written_whole(Path(arguments.output_dir)) as folder:
-        model, tokenizer = load(arguments.model)
+        model, tokenizer = load(arguments.model, device="cpu")  # where what is written is compared
         report = _export(arguments, folder, model, tokenizer, _sources(arguments, tokenizer))
     print(f"{report}\n  written to {arguments.output_dir}")
     return 0

@@ -5,6 +5,7 @@ from typing import Any
 
 from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_folder, check_weights
+from transformer2017.configuration.placement import placed
 from transformer2017.configuration.token_numbers import saved_tokenizer
 
 
@@ -36,12 +37,7 @@ def load(name: str, precision: str = "float32", device: str | None = None) -> tu
         tokenizer = saved_tokenizer(name)
     except Exception as error:
         raise UsageError(f"the tokenizer of {name!r} cannot be loaded: {in_a_line(error)}") from error
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() and precision != "int8" else "cpu"
-    try:
-        return model.eval().to(device), tokenizer
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {device} cannot be used: {in_a_line(error)}") from error
+    return placed(model.eval(), "cpu" if device is None and precision == "int8" else device), tokenizer
 
 
 def _check_parts(name: str) -> None:

@@ -9,12 +9,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
 
 from .lines import Lines, open_bytes
 from .loading import load
 
-MAX_TOKENS_BEYOND_INPUT = 50  # §6.1
 GENERATION_FLAGS = ("num_beams", "length_penalty", "early_stopping", "ranking", "max_new_tokens", "fast")
 
 
@@ -29,7 +28,12 @@ def run(argv: list[str]) -> int:
         others = None if given is None else Lines([files.enter_context(open_bytes(given))])
         model, tokenizer = load(flags.model, flags.precision, flags.device)
         _write_utf8()
-        count, decoded_by = _run(flags, model, tokenizer, lines, None if others is None else iter(others))
+        if flags.alignments and not tokenizer.is_fast:
+            raise UsageError("--alignments: the tokenizer does not tell which characters a token covers")
+        rest = None if others is None else iter(others)
+        count, decoded_by = _run(flags, model, tokenizer, lines, rest and _one_for_each_line(rest, given))
+        if rest and next(rest, None) is not None:
+            raise UsageError(f"{given!r} has more lines than the {count} of the text")
         lines.tell()
     if flags.report:
         seconds = time.perf_counter() - started
@@ -72,6 +76,8 @@ def _check(flags: argparse.Namespace) -> None:
     for name in ("num_beams", "max_new_tokens", "n_best", "workers", "rows", "batch_tokens", "window"):
         if getattr(flags, name) is not None and getattr(flags, name) < 1:
             raise UsageError(f"--{name} must be at least 1, not {getattr(flags, name)}")
+    if flags.ranking == "paper" and flags.decoding == "transformers":
+        raise UsageError("--ranking paper is of this package's own decoding: drop --decoding transformers")
     if flags.prefix and flags.score:
         raise UsageError("--score judges whole translations: drop --prefix")
     if flags.n_best > 1 and (flags.score or flags.confidence or flags.word_confidence or flags.alignments):
@@ -87,18 +93,22 @@ def _run(
     from transformer2017.modeling.translation import Translator, review_lines
 
     if flags.score:
-        results = review_lines(model, tokenizer, _paired(lines, others, flags.score), flags.alignments, flags.window)
+        pairs = zip(lines, others, strict=False)
+        results = review_lines(model, tokenizer, pairs, flags.alignments, flags.window)
         decoded_by = "nothing: translations were given"
     else:
-        translator = Translator(
-            model,
-            tokenizer,
-            int8=flags.precision == "int8",
-            confidence=flags.confidence or flags.word_confidence,
-            alignments=flags.alignments,
-            **{name: getattr(flags, name) for name in ("workers", "rows", "batch_tokens", "window")},
-            **_generation(flags, model),
-        )
+        try:
+            translator = Translator(
+                model,
+                tokenizer,
+                int8=flags.precision == "int8",
+                confidence=flags.confidence or flags.word_confidence,
+                alignments=flags.alignments,
+                **{name: getattr(flags, name) for name in ("workers", "rows", "batch_tokens", "window")},
+                **_generation(flags, model),
+            )
+        except ValueError as error:  # such as int8 where it cannot be
+            raise UsageError(in_a_line(error)) from error
         results = translator.translate(lines, others)
     count = 0
     for count, result in enumerate(results, start=1):
@@ -131,9 +141,6 @@ def _generation(flags: argparse.Namespace, model: Any) -> dict[str, Any]:
         if beams < flags.n_best:
             raise UsageError(f"--n_best {flags.n_best} needs --num_beams of at least {flags.n_best}")
         generation["num_return_sequences"] = flags.n_best
-    bounded = any((flags.max_new_tokens, own.max_new_tokens, own.max_length))
-    if not bounded and getattr(own, "max_tokens_beyond_input", None) is None:
-        generation["max_tokens_beyond_input"] = MAX_TOKENS_BEYOND_INPUT
     return {name: value for name, value in generation.items() if value is not None}
 
 
@@ -187,10 +194,10 @@ def _record(flags: argparse.Namespace, result: Any) -> dict[str, Any]:
     return record
 
 
-def _paired(lines: Iterable[str], others: Iterator[str], path: str) -> Iterator[tuple[str, str]]:
-    """Lines with their given translations."""
-    for number, line in enumerate(lines, start=1):
-        other = next(others, None)
-        if other is None:
-            raise UsageError(f"{path!r} has {number - 1} lines, and there are more to judge them against")
-        yield line, other
+def _one_for_each_line(others: Iterator[str], path: str) -> Iterator[str]:
+    """The lines of the file that goes with the text, asked for one by one."""
+    taken = 0
+    for line in others:
+        taken += 1
+        yield line
+    raise UsageError(f"{path!r} has {taken} lines, and the text has more")

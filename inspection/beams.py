@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from transformer2017.modeling.output_length import TOKENS_BEYOND_INPUT, with_bound
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -112,10 +113,8 @@ def search(
 
 def length_bound(model: PreTrainedModel, source_len: int) -> dict[str, int]:
     """The paper's bound on the output, 50 tokens more than the input (§6.1), for a model that has none of its own."""
-    own = model.generation_config
-    if any(getattr(own, name, None) for name in ("max_length", "max_new_tokens", "max_tokens_beyond_input")):
-        return {}
-    return {"max_new_tokens": source_len + 50}
+    is_named = not with_bound({}, model.generation_config)
+    return {} if is_named else {"max_new_tokens": source_len + TOKENS_BEYOND_INPUT}
 
 
 def _prefix_scores(steps: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[tuple[int, ...], float]:

@@ -5,26 +5,20 @@ PDF. Names of layers and heads count from 1, as in the paper.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
 import matplotlib
-import numpy
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from transformer2017.configuration import RunError, UsageError
 
+from .drawing import draw_lines, draw_matrix, fonts_for, inches, name_words, write_numbers
 from .explanation import KINDS, Explanation, Kind
-from .fonts import families_for
 from .tokens import plain
 from .walk import Exhibit
 
 RESOLUTION = 300  # dots an inch of a PNG
-HEAD_COLOURS = "tab10"
-FAINTEST_LINE = 0.02  # weights below it are not drawn as lines
 
 
 def heat_map(explanation: Explanation, kind: Kind, layer: int, head: int | None = None) -> Figure:
@@ -42,10 +36,10 @@ def heat_map(explanation: Explanation, kind: Kind, layer: int, head: int | None 
     chosen = weights.mean(0) if head is None else weights[_index(head, len(weights), "head")]
     rows, columns = explanation.axes(kind)
     name = "mean of all heads" if head is None else f"head {head}"
-    with _fonts(rows, columns):
-        figure = Figure(figsize=_size(rows, columns), layout="constrained")
+    with fonts_for(rows, columns):
+        figure = Figure(figsize=inches(rows, columns), layout="constrained")
         axes = figure.add_subplot()
-        _draw_heat(axes, chosen, rows, columns)
+        draw_matrix(axes, chosen, rows, columns)
         axes.set_title(f"{KINDS[kind]}, layer {layer}, {name}", fontsize=9)
         figure.colorbar(axes.images[0], ax=axes, shrink=0.6, pad=0.02).ax.tick_params(labelsize=7)
     return figure
@@ -61,14 +55,14 @@ def head_grid(explanation: Explanation, kind: Kind, layer: int) -> Figure:
     rows, columns = explanation.axes(kind)
     across = min(4, len(weights))
     down = -(-len(weights) // across)
-    wide, high = _size(rows, columns)
-    with _fonts(rows, columns):
+    wide, high = inches(rows, columns)
+    with fonts_for(rows, columns):
         figure = Figure(figsize=(min(16, across * wide * 0.8), min(16, down * high * 0.8)), layout="constrained")
         panels = figure.subplots(down, across, squeeze=False).flatten()
         for panel in panels[len(weights) :]:
             panel.set_visible(False)
         for head, panel in enumerate(panels[: len(weights)]):
-            _draw_heat(panel, weights[head], rows, columns, size=6)
+            draw_matrix(panel, weights[head], rows, columns, size=6)
             panel.set_title(f"head {head + 1}", fontsize=8)
         figure.suptitle(f"{KINDS[kind]}, layer {layer}", fontsize=9)
     return figure
@@ -95,12 +89,12 @@ def attention_lines(
     chosen = [_index(head, len(weights), "head") for head in heads] if heads else list(range(len(weights)))
     if word is not None and not 0 <= word < len(rows):
         raise UsageError(f"there are words 0 to {len(rows) - 1}, and no word {word}")
-    with _fonts(rows, columns):
+    with fonts_for(rows, columns):
         figure = Figure(figsize=(max(3.5, 0.3 * max(len(rows), len(columns))), 3.4), layout="constrained")
         axes = figure.add_subplot()
-        _draw_lines(axes, weights, chosen, range(len(rows)) if word is None else [word], len(columns))
-        _name_words(axes, rows, 0.0, "top", word)
-        _name_words(axes, columns, 1.0, "bottom", None)
+        draw_lines(axes, weights, chosen, range(len(rows)) if word is None else [word], len(columns))
+        name_words(axes, rows, 0.0, "top", word)
+        name_words(axes, columns, 1.0, "bottom", None)
         axes.set_xlim(-0.5, max(len(rows), len(columns)) - 0.5)
         axes.set_ylim(0, 1)
         axes.axis("off")
@@ -115,10 +109,10 @@ def alignment(explanation: Explanation, layer: int | None = None) -> Figure:
     """
     rows, columns = explanation.axes("cross")
     weights = explanation.alignment(layer)
-    with _fonts(rows, columns):
-        figure = Figure(figsize=_size(rows, columns), layout="constrained")
+    with fonts_for(rows, columns):
+        figure = Figure(figsize=inches(rows, columns), layout="constrained")
         axes = figure.add_subplot()
-        _draw_heat(axes, weights, rows, columns, most=float(weights.max()))
+        draw_matrix(axes, weights, rows, columns, most=float(weights.max()))
         best = weights.argmax(-1)
         axes.plot(best, range(len(rows)), "o", mfc="none", mec="tab:orange", ms=7)
         axes.set_xlabel("source", fontsize=8)
@@ -141,7 +135,7 @@ def next_word(explanation: Explanation, step: int, words: int = 8) -> Figure:
     beam = next(b for b in explanation.search.steps[position] if b.prefix == winner[:position])
     choices = beam.choices[:words]
     names = [plain(explanation.vocabulary[choice.token]) for choice in choices]
-    with _fonts(names, explanation.target_output):
+    with fonts_for(names, explanation.target_output):
         figure = Figure(figsize=(4, 0.28 * len(choices) + 0.7), layout="constrained")
         axes = figure.add_subplot()
         colours = ["#1f5fbf" if choice.token == winner[position] else "#a9c3e8" for choice in choices]
@@ -165,10 +159,10 @@ def exhibit(shown: Exhibit, columns: int = 128) -> Figure:
     values = shown.values if shown.columns else shown.values[:, :columns]
     most = float(values.abs().max()) or 1.0
     wide = 0.32 * len(shown.columns) + 1.6 if shown.columns else 7.0
-    with _fonts(shown.rows, shown.columns):
+    with fonts_for(shown.rows, shown.columns):
         figure = Figure(figsize=(max(3.2, wide), max(1.2, 0.22 * len(shown.rows) + 1.0)), layout="constrained")
         axes = figure.add_subplot()
-        _draw_heat(axes, values, shown.rows, shown.columns, most=most, signed=True)
+        draw_matrix(axes, values, shown.rows, shown.columns, most=most, signed=True)
         if not shown.columns:
             axes.set_xticks([])
             axes.set_xlabel(f"dimensions 0 to {values.shape[1] - 1} of {shown.values.shape[1]}", fontsize=7)
@@ -176,7 +170,7 @@ def exhibit(shown: Exhibit, columns: int = 128) -> Figure:
         if shown.values.is_floating_point():
             figure.colorbar(axes.images[0], ax=axes, pad=0.02).ax.tick_params(labelsize=6)
         else:
-            _write_numbers(axes, shown)
+            write_numbers(axes, shown)
     return figure
 
 
@@ -225,12 +219,6 @@ def _all(explanation: Explanation, layer: int | None) -> Iterator[tuple[str, Cal
         yield f"next-word-step{step}", partial(next_word, explanation, step)
 
 
-def _fonts(*names: Sequence[str]) -> AbstractContextManager[None]:
-    """Matplotlib's settings while a figure is made, with fonts that have all the letters of its words."""
-    letters = "".join("".join(part) for part in names)
-    return matplotlib.rc_context({"font.family": families_for(letters)})
-
-
 def _layer(explanation: Explanation, kind: Kind, layer: int) -> torch.Tensor:
     weights = explanation.attention(kind)
     return weights[_index(layer, len(weights), "layer")]
@@ -241,57 +229,3 @@ def _index(number: int, count: int, what: str) -> int:
     if not 1 <= number <= count:
         raise UsageError(f"there are {what}s 1 to {count}, and no {what} {number}")
     return number - 1
-
-
-def _size(rows: Sequence[str], columns: Sequence[str]) -> tuple[float, float]:
-    """Inches for a heat map with room for its names."""
-    return max(3.0, 0.26 * len(columns) + 1.7), max(2.6, 0.26 * len(rows) + 1.4)
-
-
-def _draw_heat(
-    axes: Axes,
-    weights: torch.Tensor,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    size: int = 8,
-    most: float = 1.0,
-    signed: bool = False,
-) -> None:
-    colours = LinearSegmentedColormap.from_list("signed", ["#c2570c", "#ffffff", "#1f5fbf"]) if signed else "Blues"
-    axes.imshow(weights.numpy(), cmap=colours, vmin=-most if signed else 0, vmax=most, aspect="auto")
-    axes.set_xticks(range(len(columns)), [plain(name) for name in columns], rotation=90, fontsize=size)
-    axes.set_yticks(range(len(rows)), [plain(name) for name in rows], fontsize=size)
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _write_numbers(axes: Axes, shown: Exhibit) -> None:
-    """Numbers that name something are written, not coloured, which would compare them; names are as they are."""
-    axes.images[0].set_alpha(0)
-    axes.set_xticks(range(len(shown.columns)), shown.columns, rotation=0 if len(shown.columns[0]) == 1 else 90)
-    axes.set_yticks(range(len(shown.rows)), shown.rows)
-    for (i, j), number in numpy.ndenumerate(shown.values.numpy()):
-        axes.text(j, i, str(number), ha="center", va="center", fontsize=5 if number > 9999 else 6)
-
-
-def _draw_lines(axes: Axes, weights: torch.Tensor, heads: Sequence[int], queries: Sequence[int], keys: int) -> None:
-    palette = matplotlib.colormaps[HEAD_COLOURS]
-    for head in heads:
-        colour = palette(head % palette.N)
-        for query in queries:
-            for key in range(keys):
-                weight = float(weights[head, query, key])
-                if weight >= FAINTEST_LINE:
-                    axes.plot([query, key], [0, 1], color=colour, alpha=weight, lw=1.8, solid_capstyle="butt")
-
-
-def _name_words(axes: Axes, words: Sequence[str], height: float, side: str, marked: int | None) -> None:
-    for position, word in enumerate(words):
-        weight = "bold" if position == marked else "normal"
-        offset = -0.03 if side == "top" else 0.03
-        axes.text(
-            position, height + offset, plain(word), rotation=90, ha="center", va=side, fontsize=8, fontweight=weight
-        )

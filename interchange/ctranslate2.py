@@ -146,8 +146,9 @@ def write_ctranslate2(
     if quantization not in QUANTIZATIONS:
         raise UsageError(f"--quantization must be one of {', '.join(QUANTIZATIONS)}, not {quantization!r}.")
     spec = specification(model, tokens_by_id(tokenizer, model.config.vocab_size))
-    spec.config.bos_token, spec.config.eos_token = tokenizer.bos_token, tokenizer.eos_token
-    spec.config.unk_token = tokenizer.unk_token
+    for kind in ("bos_token", "eos_token", "unk_token"):
+        if (token := getattr(tokenizer, kind)) is not None:  # CTranslate2 refuses a null
+            setattr(spec.config, kind, token)
     spec.config.decoder_start_token = tokenizer.convert_ids_to_tokens(model.config.decoder_start_token_id)
     spec.config.add_source_eos = add_source_eos
     spec.validate()

@@ -30,6 +30,7 @@ from .report import LOGITS_TOLERANCE, Report, Sources, compare_models
 
 SINUSOID_TOLERANCE = 1e-4  # between a table of positions in a checkpoint and the formula of §3.5
 MARIAN_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}
+MAX_LENGTH = 512  # of an output, as opus-mt models have it
 MAX_POSITIONS = 1024  # MarianMT has a table of positions; ours has a formula
 
 
@@ -52,7 +53,9 @@ def marian_from(model: Transformer2017ForConditionalGeneration) -> MarianMTModel
     if config.logits_bias:
         renamed["final_logits_bias"] = state["lm_head.bias"][None]  # (1, vocab_size)
     load_all_weights(marian, renamed, {"lm_head", "embed_tokens", "embed_positions", "final_logits_bias"})
-    marian.generation_config = GenerationConfig.from_dict(model.generation_config.to_dict())
+    marian.generation_config = generation = GenerationConfig.from_dict(model.generation_config.to_dict())
+    if generation.max_length is None and generation.max_new_tokens is None:  # or plain transformers stops at 20
+        generation.max_length = MAX_LENGTH
     marian.to(model.dtype)  # type: ignore[arg-type]  # its wrapper hides what torch takes
     return marian
 

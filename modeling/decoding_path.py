@@ -62,6 +62,7 @@ PLAIN_MODULES = (
 )
 OBSERVERS = "transformers.utils.output_capturing"  # hooks that only look on
 PREPARED = ("encoder_outputs", "attention_mask", CACHE, "use_cache")
+UNREAD = ("labels",)  # transformers' loop does not read them either; `Seq2SeqTrainer` passes them on
 
 
 def obstacle_in_request(
@@ -77,16 +78,25 @@ def obstacle_in_request(
     if not config.use_cache:
         return "use_cache=False"
     for one in (*processors, *criteria):
-        if type(one) not in PROCESSORS + CRITERIA:
+        if type(one) not in PROCESSORS + CRITERIA or not _as_configured(one, config):
             return type(one).__name__
     return None
+
+
+def _as_configured(one: Any, config: GenerationConfig) -> bool:
+    """Whether a criterion is the configuration's own, and not one that a caller put in its place."""
+    if type(one) is MaxLengthCriteria:
+        return one.max_length == config.max_length
+    return type(one) is not EosTokenCriteria or torch.equal(one.eos_token_id.cpu(), config._eos_token_tensor.cpu())
 
 
 def obstacle_in_inputs(model_kwargs: dict[str, Any]) -> str | None:
     """What in the model's inputs the fast path does not take; None if nothing."""
     for name, value in model_kwargs.items():
-        if name not in PREPARED and value is not None:
+        if name not in PREPARED + UNREAD and value is not None:
             return name
+    if not hasattr(model_kwargs["encoder_outputs"], "last_hidden_state"):
+        return "encoder_outputs without names"
     if getattr(model_kwargs.get(CACHE), "_is_user_defined", False):  # to go on from, or to be filled
         return CACHE
     return None
@@ -112,12 +122,26 @@ def obstacle_in_source(
 
 def obstacle_in_decoder(model: nn.Module) -> str | None:
     """What about the decoder keeps its weights from being taken out of it; None if nothing."""
-    return _obstacle_in({"decoder": model.model.decoder, "lm_head": model.lm_head})
+    return _obstacle_around(model) or _obstacle_in({"decoder": model.model.decoder, "lm_head": model.lm_head})
 
 
 def obstacle_in_encoder(model: nn.Module) -> str | None:
     """The same of the encoder."""
     return _obstacle_in({"encoder": model.model.encoder})
+
+
+def _obstacle_around(model: nn.Module) -> str | None:
+    """What the model as a whole does beside encoder and decoder: its subclass's, its hooks', or an adapter's."""
+    for method in ("forward", "prepare_inputs_for_generation"):
+        home = getattr(type(model), method).__module__
+        if method in vars(model) or not (_beside(home) or home.startswith("transformers.generation")):
+            return f"the model has a {method} of its own"
+    return _replacement("the model", model) or _replacement("model.model", model.model)
+
+
+def _beside(module: str) -> bool:
+    """Whether a module is a file of this folder, which may be a saved model's."""
+    return module.rpartition(".")[0] == __name__.rpartition(".")[0]
 
 
 def _obstacle_in(parts: dict[str, nn.Module]) -> str | None:
@@ -145,4 +169,6 @@ def _replacement(name: str, module: nn.Module) -> str | None:
     is_read = name.endswith(("w_q", "w_k", "w_v", "w_o", "w_1", "w_2", "norm", "lm_head"))
     if (is_read or any(True for _ in module.parameters(recurse=False))) and type(module) not in PLAIN_MODULES:
         return f"{name} is a {type(module).__name__}"
+    if any(type(weight) is not nn.Parameter for weight in module.parameters(recurse=False)):
+        return f"weights of {name} that are quantised or sharded"
     return f"{name} has a forward of its own" if "forward" in vars(module) else None

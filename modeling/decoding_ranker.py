@@ -43,6 +43,10 @@ class Ranking:
     early_stopping: bool | str = False
     form: str = "transformers"
 
+    def __post_init__(self) -> None:
+        if self.form not in ("transformers", "paper"):
+            raise ValueError(f"ranking must be 'transformers' or 'paper', not {self.form!r}.")
+
     def divisor(self, lengths: torch.Tensor) -> torch.Tensor:
         """What log probabilities of outputs of these lengths are divided by, float32."""
         lengths = lengths.double()

@@ -105,6 +105,7 @@ class Search:
         longest = int(positions.max())
         positions = positions.repeat_interleave(beams) if beams > 1 else positions
         logits = self.step(self.tokens, positions, longest, self.cache)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # as transformers ranks
         scores = F.log_softmax(logits, dim=-1) if beams > 1 else logits
         if self.process is not None:
             scores = self.process(self.sequences, scores)

@@ -217,7 +217,7 @@ class DecodingStep:
     def _learn_encodings(self, position: int) -> None:
         """Extends the table of position vectors of the target."""
         known = getattr(self.target_positions, "num_embeddings", None)
-        end = known if known is not None and position < known else max(64, 2 * position)
+        end = max(64, 2 * position) if known is None else max(known, position + 1)
         self.encodings = self._encode_positions(self.target_positions, end)
 
 

@@ -7,17 +7,51 @@ from transformers import GenerationConfig
 
 from .padding import PaddingAwareGenerationMixin
 
+TOKENS_BEYOND_INPUT = 50  # §6.1
+
 
 class BoundedGenerationMixin(PaddingAwareGenerationMixin):
     """`generate()`, bounded by the input's length plus `max_tokens_beyond_input` of the generation config."""
 
     def _prepare_generated_length(
-        self, generation_config: GenerationConfig, has_default_max_length: bool, inputs_tensor: Tensor, **kwargs: Any
+        self,
+        generation_config: GenerationConfig,
+        has_default_max_length: bool,
+        inputs_tensor: Tensor,  # the source (batch, source_len)
+        input_ids_length: int,  # of what the output begins with
+        **kwargs: Any,
     ) -> GenerationConfig:
-        """Sets the paper's bound where the caller gives none; `inputs_tensor` is the source (batch, source_len)."""
+        """Sets the paper's bound where neither the caller nor the model's own configuration gives one."""
         margin = getattr(generation_config, "max_tokens_beyond_input", None)
-        if margin is not None and has_default_max_length and generation_config.max_new_tokens is None:
-            generation_config.max_new_tokens = inputs_tensor.shape[1] + margin
+        own, asked = self.generation_config, generation_config.max_length
+        is_unnamed = has_default_max_length or (asked == own.max_length and named_max_length(own) is None)
+        if margin is not None and is_unnamed and generation_config.max_new_tokens is None:
+            longest = inputs_tensor.shape[1] + margin
+            positions = self.config.learned_positions or longest + input_ids_length
+            generation_config.max_new_tokens = min(longest, positions + 1 - input_ids_length)
+            has_default_max_length = True
         return super()._prepare_generated_length(
-            generation_config, has_default_max_length, inputs_tensor=inputs_tensor, **kwargs
+            generation_config,
+            has_default_max_length,
+            inputs_tensor=inputs_tensor,
+            input_ids_length=input_ids_length,
+            **kwargs,
         )
+
+
+def named_max_length(own: GenerationConfig) -> int | None:
+    """The `max_length` of a model's own configuration; None for transformers' default.
+
+    `Seq2SeqTrainer` writes that default, 20, into it when it first evaluates by translating.
+    """
+    return None if own.max_length == own._get_default_generation_params()["max_length"] else own.max_length
+
+
+def with_bound(generation: dict[str, Any], own: GenerationConfig) -> dict[str, Any]:
+    """Arguments of `generate()`, with the paper's bound where neither they nor the model's configuration name one."""
+    names = ("max_length", "max_new_tokens", "max_tokens_beyond_input")
+    is_named = any(generation.get(name) is not None for name in names) or any(
+        value is not None
+        for value in (named_max_length(own), own.max_new_tokens, getattr(own, "max_tokens_beyond_input", None))
+    )
+    return generation if is_named else {**generation, "max_tokens_beyond_input": TOKENS_BEYOND_INPUT}

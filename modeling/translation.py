@@ -93,10 +93,15 @@ class Translator:
         Args:
             lines: What to translate.
             prefixes: For each line, what its translation is to begin with.
+
+        Raises:
+            ValueError: If there are fewer prefixes than lines.
         """
         prefixes = iter(prefixes) if prefixes is not None else None
         for window in windows(lines, self.window):
             begun = list(islice(prefixes, len(window))) if prefixes is not None else None
+            if begun is not None and len(begun) < len(window):
+                raise ValueError("There are fewer prefixes than lines.")
             yield from self._translate_window(window, begun)
 
     def _translate_window(self, lines: list[str], prefixes: list[str] | None) -> list[Translation]:

@@ -16,6 +16,7 @@ from .decoding_path import CRITERIA, obstacle_in_decoder, obstacle_in_encoder, o
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources
 from .decoding_step import DecodingStep, additive_mask
+from .output_length import named_max_length, with_bound
 
 Batch = list[int]  # indices of sentences
 
@@ -25,10 +26,11 @@ def decoder_of(model: nn.Module, generation: dict[str, Any], **sizes: Any) -> "F
     obstacle = "another model class"
     if hasattr(model, "_takes_fast_path"):
         obstacle = obstacle_in_encoder(model) or obstacle_in_decoder(model)
+        generation = with_bound(generation, model.generation_config)
     if obstacle is None:
         config, _ = model._prepare_generation_config(None, **generation)
         model._prepare_special_tokens(config, True, device=model.device)
-        explicit = generation.get("max_length") or model.generation_config.max_length
+        explicit = generation.get("max_length") or named_max_length(model.generation_config)
         bound = output_bound(config, explicit)
         config.max_length = 1 << 30 if bound is None else bound + 1
         processors = model._get_logits_processor(config, 1, device=model.device, model_kwargs={})
@@ -138,6 +140,7 @@ class FileDecoder:
         self.device = model.device
         self.config = config
         self.bound = bound
+        self.positions = model.config.learned_positions
         self.start, self.pad = model.config.decoder_start_token_id, model.config.pad_token_id
         self.beams = config.num_beams
         self.slots = max(1, rows // self.beams)
@@ -188,31 +191,34 @@ class FileDecoder:
             search = Search(
                 self.step, self._ranker, torch.tensor(prompt if prompted else prompt[:1], device=self.device)
             )
-            supply = self._read(batch, None if prompted else batches, sources)
+            supply = self._read(batch, None if prompted else batches, sources, len(prompt[0]))
             for i, hypotheses in search.run(supply, self.config.num_return_sequences):
                 outputs[i] = [h._replace(tokens=prompts[i] + h.tokens) for h in hypotheses]
 
-    def _read(self, batch: Batch, others: deque[Batch] | None, sources: list[list[int]]) -> Iterator[Sources]:
+    def _read(
+        self, batch: Batch, others: deque[Batch] | None, sources: list[list[int]], begun: int
+    ) -> Iterator[Sources]:
         """Encodes a batch and, as they are asked for, those whose sentences can take its places."""
         slots = len(batch)
         while batch is not None:
-            yield self._encode(batch, [sources[i] for i in batch])
+            yield self._encode(batch, [sources[i] for i in batch], begun)
             if not others or len(others[0]) > slots:  # shorter sentences: more of them fit side by side
                 return
             batch = take(others)
 
-    def _encode(self, batch: Batch, sources: list[list[int]]) -> Sources:
+    def _encode(self, batch: Batch, sources: list[list[int]], begun: int) -> Sources:
         ids = padded(sources, self.pad, self.device)
         lengths = torch.tensor([len(source) for source in sources], device=self.device)
         attention_mask = torch.arange(ids.shape[1], device=self.device) < lengths.unsqueeze(1)
         mask = additive_mask(attention_mask, self.step.dtype)
         memory = self.step.encode(ids, mask)
-        return Sources(batch, self.step.project_source(memory), mask, self._limits(lengths))
+        return Sources(batch, self.step.project_source(memory), mask, self._limits(lengths, begun))
 
-    def _limits(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Tokens that each output may have, by the lengths of the sources."""
+    def _limits(self, lengths: torch.Tensor, begun: int) -> torch.Tensor:
+        """Tokens that each output may have behind those that it begins with, by the lengths of the sources."""
         if self.bound is None:
-            return lengths + self.config.max_tokens_beyond_input
+            limits = lengths + self.config.max_tokens_beyond_input
+            return limits if self.positions is None else limits.clamp(max=self.positions + 1 - begun)
         return torch.full_like(lengths, self.bound)
 
     def _ranker(self, sentences: int, limits: torch.Tensor) -> GreedyRanker | BeamRanker:

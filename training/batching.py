@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,16 @@ BLOCK = 2**8  # neighbours in the corpus that come into the same pool
 SAMPLE = 2**12  # pairs that tell how much longer an epoch's sides are than those of the corpus
 
 Lengths = np.ndarray | pa.ChunkedArray
+
+
+class ChangingPairs(Protocol):
+    """Pairs whose tokens differ from epoch to epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says from which epoch the pairs are."""
+
+    def lengths(self, indices: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """How many tokens the source and the target of each of these pairs have in an epoch, (pairs,) each."""
 
 
 class TokenBatchSampler(Sampler[list[int]]):
@@ -36,8 +46,8 @@ class TokenBatchSampler(Sampler[list[int]]):
     Args:
         source_lengths: Arrays or columns of memory-mapped Arrow: they are looked at a pool at a time.
         target_lengths: The same of the targets.
-        lengths_in_epoch: From indices of pairs and an epoch to their lengths in it, source and target, where they
-            change from epoch to epoch. Batches are cut by these, and their number follows from a sample of them.
+        changing: The pairs, where they change from epoch to epoch. They are told of each, and batches are cut by
+            their lengths in it; the number of batches follows from a sample of these.
     """
 
     def __init__(
@@ -49,11 +59,11 @@ class TokenBatchSampler(Sampler[list[int]]):
         num_processes: int = 1,
         process_index: int = 0,
         seed: int = 0,
-        lengths_in_epoch: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]] | None = None,
+        changing: ChangingPairs | None = None,
     ) -> None:
         self.source_lengths = source_lengths
         self.target_lengths = target_lengths
-        self.lengths_in_epoch = lengths_in_epoch
+        self.changing = changing
         self.batches_per_update = batches_per_update
         self.num_processes = num_processes
         self.process_index = process_index
@@ -68,11 +78,11 @@ class TokenBatchSampler(Sampler[list[int]]):
 
     def _growth(self) -> float:
         """How many times its cost in the corpus a pair costs in an epoch."""
-        if self.lengths_in_epoch is None:
+        if self.changing is None:
             return 1.0
         pairs = len(self.source_lengths)
         rows = np.unique(np.linspace(0, pairs - 1, min(SAMPLE, pairs)).astype(int))
-        in_epoch, in_corpus = self.lengths_in_epoch(rows, 0), self._lengths(rows)
+        in_epoch, in_corpus = self.changing.lengths(rows, 0), self._lengths(rows)
         return float(np.maximum(*in_epoch).sum() / np.maximum(*in_corpus).sum())
 
     def _lengths(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -86,8 +96,10 @@ class TokenBatchSampler(Sampler[list[int]]):
         return self.num_batches // self.num_processes
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next iteration draws."""
+        """Says which epoch the next iteration draws, and, where the pairs change with it, they give."""
         self.epoch = epoch
+        if self.changing is not None:
+            self.changing.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         share = itertools.islice(self.batches_of(self.epoch), self.process_index, None, self.num_processes)
@@ -107,8 +119,8 @@ class TokenBatchSampler(Sampler[list[int]]):
             count = round(self.num_batches * cost / self.total_cost) - made
             count = max(min(count, len(rows), self.num_batches - made - (pools - number)), 1)
             count = max(count, self.num_batches - made - left)
-            if self.lengths_in_epoch is not None:
-                source, target = self.lengths_in_epoch(rows, epoch)
+            if self.changing is not None:
+                source, target = self.changing.lengths(rows, epoch)
             batches = _cut(source, target, count, random)
             yield from (rows[batches[i]] for i in _mixed(count, self.batches_per_update, random))
             made += count
@@ -148,10 +160,8 @@ class TokenBatchLoader(DataLoader):
     """A `DataLoader` over a `TokenBatchSampler`, which is already one process's share: accelerate need not wrap it."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next iteration draws, of batches and, where the pairs change with it, of pairs."""
+        """Says which epoch the next iteration draws."""
         self.batch_sampler.set_epoch(epoch)
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
 
 
 class Collator:

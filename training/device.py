@@ -2,6 +2,8 @@
 
 import torch
 
+from .training_arguments import TrainingArguments
+
 
 def has_accelerator() -> bool:
     """Whether there is a GPU or the like (CUDA, ROCm, MPS, XPU, ...)."""
@@ -19,6 +21,12 @@ def bfloat16_is_quick(use_cpu: bool) -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.accelerator.current_accelerator().type == "xpu"
+
+
+def idle_gpus(arguments: TrainingArguments) -> int:
+    """GPUs beside the one that a run of a single process is on."""
+    alone = arguments.world_size == 1 and arguments.device.type == "cuda"
+    return torch.cuda.device_count() - 1 if alone else 0
 
 
 def _processor_has(name: str) -> bool:

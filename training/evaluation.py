@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_folder, check_weights
+from transformer2017.configuration.placement import placed
 from transformer2017.configuration.token_numbers import saved_tokenizer
 from transformer2017.modeling.translation import Translator
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -124,15 +125,20 @@ def evaluate_files(
     source: Path,
     target: Path,
     target_language: str | None = None,
+    device: str | None = None,
     **generation: Any,
 ) -> dict[str, Any]:
     """Translates a file with a saved model and scores the result.
 
+    Args:
+        device: As torch names it; a GPU if there is one, if None.
+
     Raises:
-        UsageError: If the model or a file is at fault (see `load_model` and `data.read_pairs`).
+        UsageError: If the model, a file or the device is at fault (see `load_model` and `data.read_pairs`).
     """
     pairs = list(read_pairs(source, target))
     model, tokenizer = load_model(name)
+    model = placed(model, device)
     references = validation_set(pairs, tokenizer, target_language=target_language or language_of(str(target)))
     outputs = translate_lines(model, tokenizer, references.sources, **generation)
     facts = {"model": name, "source": str(source), "target": str(target), "sentences": len(references.sources)}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models
-from transformer2017.configuration import UsageError, in_a_line
+from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.configuration.manifest import check_folder
 from transformer2017.configuration.token_numbers import saved_tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,6 +63,8 @@ def add_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedToken
         raise UsageError(f"--add_words {file} cannot be read: {error}") from error
     description = json.loads(backend.to_str())
     vocab = description["model"]["vocab"]
+    for special in description["added_tokens"]:  # such as <pad>, if it came after the words: its number is taken
+        vocab.setdefault(special["content"], special["id"])
     for number, word in enumerate(map(str.strip, lines), start=1):
         if not word:
             continue
@@ -78,6 +80,19 @@ def add_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedToken
         description["model"]["ignore_merges"] = True
     tokenizer._tokenizer = Tokenizer.from_str(json.dumps(description))
     return tokenizer
+
+
+def config_to_go_on(arguments: RunArguments) -> Transformer2017Config:
+    """The configuration of the model that --model names.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    name = str(arguments.model.model)
+    try:
+        return Transformer2017Config.from_pretrained(name)
+    except Exception as error:  # files of any kind of damage raise errors of any kind
+        raise UsageError(f"{name} is not a model that can be loaded: {in_a_line(error)}") from error
 
 
 def load_to_go_on(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

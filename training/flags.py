@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,9 +35,6 @@ class Flags:
         self.from_file: dict[str, object] = {}
         if self.argv and not self.argv[0].startswith("-"):
             self.from_file = read_flag_file(Path(self.argv.pop(0)))
-        self.given = set(self.from_file) | {
-            word.split("=")[0].removeprefix("--").replace("-", "_") for word in self.argv if word.startswith("--")
-        }
         self.parser = Parser(
             [DataArguments, TokenizerArguments, ModelArguments, TrainingArguments],
             prog="transformer2017 train",
@@ -46,6 +44,8 @@ class Flags:
             allow_abbrev=False,
         )
         self.parser.refuse_unknown(self.from_file)
+        self.from_file = self.parser.with_lists(self.from_file)
+        self.given = {*self.from_file, *self.parser.fields_of(self.argv)}
         self.parser.set_defaults(**self.from_file)
         self.namespace = self.parser.parse_args(self.argv)
 
@@ -65,6 +65,10 @@ class Flags:
         """Whether the run stays on the processor: where asked, and where there is nothing else."""
         return self.namespace.use_cpu or not has_accelerator()
 
+    def processes(self) -> PartialState:
+        """The processes of the run, which wait for one another for as long as --ddp_timeout says."""
+        return PartialState(cpu=self.use_cpu, timeout=timedelta(seconds=self.namespace.ddp_timeout))
+
     def as_given(self) -> dict[str, object]:
         """The flags that the user gave, with their values, but for the secret one: they end up in the model card."""
         return {
@@ -83,11 +87,17 @@ class Flags:
             *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
         except (ValueError, TypeError) as error:
             raise UsageError(in_a_line(error, most=400)) from error
+        self._check_average()
         arguments = RunArguments(*parts, given=self.as_given())
         if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss
             arguments.model.label_smoothing = arguments.training.label_smoothing_factor
             arguments.training.label_smoothing_factor = 0.0
         return arguments
+
+    def _check_average(self) -> None:
+        count, limit = self.namespace.average_checkpoints, self.namespace.save_total_limit
+        if {"average_checkpoints", "save_total_limit"} <= self.given and limit and count > limit:
+            raise UsageError(f"--average_checkpoints {count} needs --save_total_limit {count} or more, not {limit}.")
 
     def _accumulation(self) -> int:
         """Batches that a device takes one after the other, so that none exceeds --device_batch_tokens."""
@@ -106,6 +116,9 @@ class Flags:
             implied["max_steps"] = -1
         if namespace.device_batch_tokens and "gradient_accumulation_steps" not in given:
             implied["gradient_accumulation_steps"] = self._accumulation()
+        if "average_checkpoints" in given and "save_total_limit" not in given:
+            most = int(self.parser.get_default("save_total_limit"))
+            implied["save_total_limit"] = max(most, namespace.average_checkpoints + 1)
         for one, other in (("eval_steps", "save_steps"), ("save_steps", "eval_steps")):  # the best one is a saved one
             if one in given and other not in given:
                 implied[other] = getattr(namespace, one)
@@ -125,6 +138,20 @@ class Parser(HfArgumentParser):
         if unknown:
             self.refuse_unknown([unknown[1].replace("-", "_")])
         raise UsageError(f"{message}. All flags: {self.prog} --help")
+
+    def fields_of(self, words: Iterable[str]) -> set[str]:
+        """The names of the fields that flags among the words set: --no_drop_broken sets drop_broken."""
+        fields = {option: action.dest for action in self._actions for option in action.option_strings}
+        names = {word.split("=")[0] for word in words}
+        return {fields[name] for name in names if name in fields}
+
+    def with_lists(self, values: dict[str, object]) -> dict[str, object]:
+        """The values of a file of flags, those of flags that take several as lists."""
+        several = {action.dest for action in self._actions if action.nargs == "+"}
+        return {
+            name: [value] if name in several and value is not None and not isinstance(value, list) else value
+            for name, value in values.items()
+        }
 
     def refuse_unknown(self, names: Iterable[str]) -> None:
         """Raises for the first name that is no flag, with the flag it may have been meant for."""

@@ -32,21 +32,26 @@ class Prepared:
     validation: ValidationSet | None
 
 
-def prepare(flags: Flags, store: Path) -> Prepared:
-    """The first stages: data, recipe, tokenizer, tokens; what they make is kept in the folder `store`."""
+def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
+    """The first stages: data, recipe, tokenizer, tokens; what they make is kept in the folder `store`.
+
+    Args:
+        goes_on: Whether weights have been learnt with the tokenizer that `store` holds, which therefore stays.
+    """
     corpus = data.training_corpus(flags.data(), store)
     validation = data.validation_corpus(flags.data(), store)
     recipe = flags.recipe_for(len(corpus.pairs))
     arguments = flags.with_recipe(recipe, with_validation=validation is not None)
-    tokenizer = make_tokenizer(corpus, arguments, store)
+    tokenizer = make_tokenizer(corpus, arguments, store, goes_on)
     check_bpe_dropout(arguments.training.bpe_dropout, tokenizer)
     if validation is not None:
         settle_best_score(arguments, tokenizer)
+        validation.target_language = validation.target_language or corpus.target_language
     tokens, left_out = data.tokenize(
         corpus.pairs,
         tokenizer,
         store / "train.tokens.arrow",
-        arguments.data.max_length,
+        longest_side(arguments),
         with_words=bool(arguments.training.bpe_dropout),
     )
     settle_epochs(arguments, max(data.total(tokens, "source_length"), data.total(tokens, "target_length")))
@@ -54,7 +59,15 @@ def prepare(flags: Flags, store: Path) -> Prepared:
     return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
 
 
-def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) -> PreTrainedTokenizerBase:
+def longest_side(arguments: RunArguments) -> int:
+    """Tokens that a side may have: --max_length, or the positions that the model learns if they are fewer."""
+    config = fine_tuning.config_to_go_on(arguments) if arguments.model.model else config_of(arguments)
+    return min(arguments.data.max_length, config.learned_positions or arguments.data.max_length)
+
+
+def make_tokenizer(
+    corpus: data.Corpus, arguments: RunArguments, store: Path, goes_on: bool = False
+) -> PreTrainedTokenizerBase:
     """The tokenizer of the model to go on from, the one that flags name, this run's own from before, or a new one."""
     fine_tuning.refuse_other_sizes(arguments)
     if arguments.model.model:
@@ -62,7 +75,8 @@ def make_tokenizer(corpus: data.Corpus, arguments: RunArguments, store: Path) ->
     if arguments.tokenizer.tokenizer:
         return tokenization.load_tokenizer(arguments.tokenizer.tokenizer)
     kept = store / "tokenizer"
-    if corpus.reused and fault_of(kept) is None:
+    if (corpus.reused or goes_on) and fault_of(kept) is None:
+        corpus.report += "" if corpus.reused else "; read anew, for this run's own tokenizer"
         return tokenization.load_tokenizer(str(kept))
     tokenizer = tokenization.train_tokenizer(
         data.sentences(corpus.pairs),

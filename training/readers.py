@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,29 @@ class Columns:
             UsageError: If the row has no such columns.
         """
         row = {**row, **row["translation"]} if isinstance(row.get("translation"), dict) else row
-        names = (
-            self.source or ("source" if "source" in row else self.source_language),
-            self.target or ("target" if "target" in row else self.target_language),
-        )
+        names = self._names(row)
         if names[0] not in row or names[1] not in row:
             raise UsageError(
                 f"{where} has the columns {in_a_line(', '.join(map(str, row)))}: say which are which, "
                 "--source_column NAME --target_column NAME."
             )
         return str(row[names[0]] or ""), str(row[names[1]] or "")
+
+    def head(self, cells: list[str], where: str) -> bool:
+        """Whether a first line holds the columns' names, by the same rules.
+
+        Raises:
+            UsageError: If flags name columns and it has no such.
+        """
+        if self.source or self.target:
+            self.pair(dict.fromkeys(cells), where)
+        return set(self._names(cells)) <= set(cells)
+
+    def _names(self, columns: Container[str]) -> tuple[str | None, str | None]:
+        return (
+            self.source or ("source" if "source" in columns else self.source_language),
+            self.target or ("target" if "target" in columns else self.target_language),
+        )
 
 
 def read_pairs_file(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
@@ -82,7 +95,7 @@ def read_dataset(
     try:
         if Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(name)
-            rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+            rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else _only_split(loaded, split)
         else:
             rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
     except Exception as error:
@@ -91,13 +104,20 @@ def read_dataset(
         yield columns.pair(row, f"--dataset {name}")
 
 
+def _only_split(loaded: Any, split: str) -> Any:
+    """A data set that was saved without splits, which stands for the training split alone."""
+    if split not in ("train", str(loaded.split)):
+        raise ValueError("it was saved as one data set, without splits")
+    return loaded
+
+
 def _read_tsv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
-    """Two columns without a header; or named ones, if the first line holds the names that the flags give."""
+    """Two columns without a header; or named ones, if the first line holds their names."""
     with open(path, encoding="utf-8-sig", newline="\n") as file:
         header: list[str] | None = None
         for number, line in enumerate(file, start=1):
             cells = line.rstrip("\r\n").split("\t")
-            if number == 1 and {columns.source or "source", columns.target or "target"} <= set(cells):
+            if number == 1 and columns.head(cells, f"{path}, line 1"):
                 header = cells
                 continue
             if len(cells) < 2:

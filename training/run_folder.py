@@ -73,7 +73,7 @@ class RunFolder:
         self._take()
         before = self._flags_before()
         changed = _changes(before, flags) if before is not None else []
-        if overwrite or (changed and not self._has_learnt()):
+        if overwrite or (changed and not self.has_learnt):
             self._clear()
             changed = []
         if changed and not resume:
@@ -96,9 +96,11 @@ class RunFolder:
                 f"--output_dir {self.path} cannot be written ({error.strerror or error}): give another folder."
             ) from None
 
-    def _has_learnt(self) -> bool:
+    @property
+    def has_learnt(self) -> bool:
         """Whether there is a checkpoint or a model to lose: a start that failed on its flags or data leaves none."""
-        return (self.path / MARK).is_file() or bool(checkpoints.checkpoints_of(self.path))
+        places = (self.path, checkpoints.kept_aside(self.path))
+        return (self.path / MARK).is_file() or any(checkpoints.checkpoints_of(place) for place in places)
 
     @property
     def is_finished(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformer2017.configuration import RunError
 from transformer2017.configuration.manifest import write_manifest
+from transformer2017.modeling.output_length import TOKENS_BEYOND_INPUT
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 MARK = "config.json"  # a folder without it is no model folder: it comes last, and goes first
@@ -26,7 +27,7 @@ def paper_generation_config(config: PreTrainedConfig) -> GenerationConfig:
         eos_token_id=config.eos_token_id,
         decoder_start_token_id=config.decoder_start_token_id,
     )
-    generation.max_tokens_beyond_input = 50
+    generation.max_tokens_beyond_input = TOKENS_BEYOND_INPUT
     return generation
 
 

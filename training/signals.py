@@ -72,6 +72,11 @@ class StopOnSignal(TrainerCallback):
         self.trainer.keeps_aside = not control.should_save
         control.should_training_stop = control.should_save = True
 
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """In the midst of an epoch, leaves undone what is due at its end: the run that goes on does it there."""
+        if self.signals.received and state.epoch % 1:
+            control.should_evaluate = control.should_save = control.should_log = False
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """From here on a signal ends the program."""
         self.signals.waits = False

@@ -11,7 +11,7 @@ from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from . import averaging, card, checkpoints, data, hub, saving, stopping
+from . import averaging, card, checkpoints, data, device, hub, saving, stopping
 from .arguments import RunArguments
 from .evaluation import ValidationSet, translate_lines
 from .flags import Flags
@@ -40,11 +40,13 @@ def train(argv: list[str]) -> Path:
 
 def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     """The stages, in a folder that is locked from its claim on."""
-    with PartialState(cpu=flags.use_cpu).main_process_first():
+    with flags.processes().main_process_first():
         if claim(folder, flags):
             say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
+            if flags.namespace.push_to_hub and PartialState().is_main_process:
+                say(f"uploaded: {hub.Upload(flags.namespace).push(folder.path)}")
             return
-        prepared = prepare(flags, folder.store)
+        prepared = prepare(flags, folder.store, goes_on=folder.has_learnt)
     corpus, arguments, tokenizer, tokens = prepared.corpus, prepared.arguments, prepared.tokenizer, prepared.tokens
 
     upload = hub.Upload(arguments.training)
@@ -55,6 +57,8 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     settle_parts(arguments, model, folder.store / "parts.json")
     say(f"model       {describe(model)}")
     say(f"recipe      {arguments.describe()}")
+    if idle := device.idle_gpus(arguments.training):
+        say(f"devices     {idle} more GPUs lie idle: torchrun --nproc_per_node {idle + 1} -m transformer2017 train")
     trainer = Transformer2017Trainer(
         model, arguments.training, prepared.validation, train_dataset=tokens, processing_class=tokenizer
     )
@@ -110,7 +114,7 @@ def fit(trainer: Transformer2017Trainer, folder: RunFolder) -> None:
         return
     trainer.state = state
     best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-    trainer._load_from_checkpoint(best or str(checkpoint))
+    trainer._load_from_checkpoint(str(folder.path / Path(best).name if best else checkpoint))  # it may have been moved
 
 
 def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> dict[str, Any]:

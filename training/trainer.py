@@ -39,6 +39,14 @@ class SeedEachUpdate(TrainerCallback):
         set_seed(int(seeds.generate_state(1)[0]))
 
 
+class StepsAsAsked(TrainerCallback):
+    """Logs, evaluates and saves as often as the flags of this start say; a checkpoint brings those of the first."""
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """After the state of a checkpoint has been read."""
+        state.compute_steps(args, state.max_steps)
+
+
 class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
     """A `Seq2SeqTrainer` that trains as the paper does (§5).
 
@@ -60,7 +68,7 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
         super().__init__(model=model, args=args, **kwargs)
         self.validation = validation
         self.tokens_per_second = TokensPerSecond()
-        for callback in (SeedEachUpdate(), FreedMemory(), self.tokens_per_second, EarlyStopping()):
+        for callback in (SeedEachUpdate(), StepsAsAsked(), FreedMemory(), self.tokens_per_second, EarlyStopping()):
             self.add_callback(callback)
         if args.max_minutes or args.save_minutes:
             self.add_callback(Clock())
@@ -93,7 +101,7 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
             num_processes=self.args.world_size,
             process_index=self.args.process_index,
             seed=seed,
-            lengths_in_epoch=None if dropout is None else dropout.lengths,
+            changing=dropout,
         )
         return TokenBatchLoader(
             pairs,

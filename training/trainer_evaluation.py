@@ -43,8 +43,9 @@ class EvaluatingTrainer(Seq2SeqTrainer):
 
     def _validation_loss(self, model: PreTrainedModel) -> dict[str, float]:
         """Every process takes its share of the batches; sums are added up over all of them."""
+        exact = torch.float32 if self.args.device.type == "mps" else torch.float64
         with self.compute_loss_context_manager():
-            share = torch.tensor(teacher_forced_loss(model, self._validation_batches()), dtype=torch.float64)
+            share = torch.tensor(teacher_forced_loss(model, self._validation_batches()), dtype=exact)
         nats, tokens = self.accelerator.reduce(share.to(self.args.device), "sum").tolist()
         return {"loss": nats / tokens, "perplexity": math.exp(min(nats / tokens, 700.0))}
 

@@ -124,6 +124,21 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     hub_strategy: str = field(default="end", metadata={"help": "With --push_to_hub: end, when the model is finished."})
     seed: int = field(default=2017, metadata={"help": "Seed of weights, order of data, and dropout."})
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where a number is out of its range."""
+        for name in ("batch_tokens", "device_batch_tokens", "eval_sentences"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"--{name} must be at least 1, not {value}.")
+        super().__post_init__()
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process: one at most, as `DataParallel` is slower and would part batches that are cut to fit.
+
+        More take a process each, by `accelerate launch` or `torchrun`.
+        """
+        return min(super().n_gpu, 1)
+
     @property
     def precision(self) -> str:
         """What a step computes in."""

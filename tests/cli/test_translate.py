@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformer2017 import cli
 from transformer2017.modeling.translation import Translator, windows
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 WORDS = [f"w{i}" for i in range(93)]
 
@@ -143,7 +143,38 @@ def test_too_few_given_translations_are_named(folder, tmp_path, capsys, monkeypa
     (tmp_path / "given.txt").write_text("w7\n", encoding="utf-8")
     code, _, err = translate(capsys, monkeypatch, [folder, "--score", tmp_path / "given.txt"], "w1\nw2\n")
     assert code == 2
+    assert "given.txt' has 1 lines, and the text has more" in err
+
+
+@pytest.mark.parametrize("flag", ["--score", "--prefix"])
+@pytest.mark.parametrize("given", ["w7\n", "w7\nw8\nw9\n"], ids=["too few", "too many"])
+def test_a_file_that_goes_with_the_text_has_as_many_lines(folder, tmp_path, capsys, monkeypatch, flag, given):
+    (tmp_path / "given.txt").write_text(given, encoding="utf-8")
+    code, _, err = translate(capsys, monkeypatch, [folder, flag, tmp_path / "given.txt"], "w1\nw2\n")
+    assert code == 2
     assert "given.txt" in err
+
+
+def test_a_translation_ends_where_learned_positions_do(folder):
+    """Where the paper's bound, the source's length and 50 tokens, is beyond them; forced tokens count too."""
+    config = transformer2017.Transformer2017Config(
+        vocab_size=97, d_model=32, d_ff=64, num_heads=4, encoder_layers=1, decoder_layers=1, learned_positions=16
+    )
+    model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = None
+    translator = Translator(model, AutoTokenizer.from_pretrained(folder))
+    assert translator.decoded_by == "fast"
+    for prefix in ([], ["w5 w6 w7"]):
+        (outputs,) = translator.decoder.decode([[5, 6, 2]], [[9, 10, 11]] if prefix else None)
+        assert len(outputs[0].tokens) == 16
+
+
+def test_a_model_without_a_bound_gets_the_papers(folder):
+    """Not transformers' default of 20 tokens."""
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder)
+    model.generation_config.update(max_new_tokens=None, eos_token_id=None)
+    decoder = Translator(model, AutoTokenizer.from_pretrained(folder)).decoder
+    assert [len(best[0].tokens) for best in decoder.decode([[5, 2], [5] * 29 + [2]])] == [52, 80]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -248,7 +279,14 @@ def test_reports_say_which_decoding_ran(folder, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [["--num_beams", 0], ["--n_best", 3, "--num_beams", 2], ["--n_best", 2, "--confidence"]], ids=str
+    "words",
+    [
+        ["--num_beams", 0],
+        ["--n_best", 3, "--num_beams", 2],
+        ["--n_best", 2, "--confidence"],
+        ["--ranking", "paper", "--decoding", "transformers"],
+    ],
+    ids=str,
 )
 def test_flags_that_make_no_sense_are_refused(folder, capsys, monkeypatch, words):
     code, out, err = translate(capsys, monkeypatch, [folder, *words], "w1\n")

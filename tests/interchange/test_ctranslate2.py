@@ -32,6 +32,16 @@ def test_the_same_model_in_float32(words, shaken, fields, tmp_path):
     assert len({tuple(translation) for translation in ours}) > 1  # it did not say the same thing to everything
 
 
+def test_a_tokenizer_without_a_start_token(words, shaken, tmp_path):
+    """As MarianMT's: CTranslate2 loads what is written."""
+    words.bos_token = None
+    config = transformer2017.Transformer2017Config(
+        vocab_size=len(words), d_model=32, d_ff=48, num_heads=4, encoder_layers=3, decoder_layers=2
+    )
+    model = shaken(transformer2017.Transformer2017ForConditionalGeneration(config))
+    assert export_ctranslate2(model, words, tmp_path).different_translations == 0
+
+
 def test_int8(words, shaken, tmp_path):
     """Quantised weights make a smaller folder, which runs; the model that was exported keeps its own."""
     config = transformer2017.Transformer2017Config(

@@ -90,6 +90,9 @@ def test_generation_settings_travel(exportable):
     settings = marian_from(exportable).generation_config
     assert (settings.num_beams, settings.length_penalty) == (4, 0.6)
     assert settings.forced_eos_token_id is None
+    assert settings.max_length == 512  # plain transformers knows no bound by the source, and would stop at 20
+    exportable.generation_config.max_length = 40
+    assert marian_from(exportable).generation_config.max_length == 40
 
 
 @pytest.mark.parametrize(

@@ -39,3 +39,14 @@ def test_int8(words, shaken, tmp_path):
     assert report.different_translations <= 12  # of 16, by random weights
     with pytest.raises(UsageError, match="float32 or int8"):
         export_onnx(model, words, tmp_path, "int4")
+
+
+def test_a_start_token_that_is_the_end_token_ends_nothing(model, words, tmp_path):
+    """As fairseq has it."""
+    model.config.decoder_start_token_id = model.config.eos_token_id = 2
+    model.generation_config.update(decoder_start_token_id=2)
+    export_onnx(model, None, tmp_path)
+    source = {"input_ids": torch.tensor([[5, 6, 7, 2]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    expected = model.generate(**source, num_beams=1, do_sample=False, max_new_tokens=6)
+    assert OnnxModel(tmp_path).greedy(source, 6) == expected.tolist()
+    assert expected.shape[1] > 2

@@ -5,7 +5,17 @@ import copy
 import pytest
 import torch
 import transformer2017
-from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
+from transformer2017 import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.output_length import with_bound
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    StoppingCriteriaList,
+    TextStreamer,
+)
+from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
 
 @pytest.fixture
@@ -249,3 +259,87 @@ def test_the_papers_ranking_orders_by_its_own_penalty(model, source):
     torch.testing.assert_close(found.sequences_scores, log_probs / ((5 + lengths) / 6) ** 0.6, atol=1e-4, rtol=1e-4)
     scores = found.sequences_scores.view(7, 4)
     assert torch.equal(scores, scores.sort(descending=True)[0])
+
+
+class Negated(Transformer2017ForConditionalGeneration):
+    """A subclass that decides otherwise."""
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.logits = -output.logits
+        return output
+
+
+def test_what_the_model_does_as_a_whole_is_heard(model, source):
+    """A subclass's forward, a hook, and what an adapter puts in place of a method."""
+    request_ = {**source, "max_new_tokens": 6}
+    plain = model.generate(**request_)
+    changed = Negated(model.config).eval()
+    changed.load_state_dict(model.state_dict())
+    assert torch.equal(changed.generate(**request_), changed.generate(**request_, fast=False))
+    assert not torch.equal(changed.generate(**request_), plain)
+    for part in ("", "model"):
+        hooked, seen = copy.deepcopy(model), []
+        hooked.get_submodule(part).register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        assert torch.equal(hooked.generate(**request_), plain)
+        assert seen, part
+    adapted, prepare = copy.deepcopy(model), model.prepare_inputs_for_generation
+    adapted.prepare_inputs_for_generation = lambda *args, **kwargs: prepare(*args, **kwargs)
+    assert torch.equal(adapted.generate(**request_), plain)
+    assert adapted.decoded_by == "transformers: the model has a prepare_inputs_for_generation of its own"
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_criteria_of_the_caller_are_heard(model, source, beams):
+    """Those of the kinds that `generate()` makes itself too."""
+    request_ = {**source, "max_new_tokens": 9, "num_beams": beams}
+    for one in (MaxLengthCriteria(5), EosTokenCriteria(torch.tensor(range(5, 60)))):
+        found, expected = (
+            model.generate(**request_, stopping_criteria=StoppingCriteriaList([one]), fast=fast)
+            for fast in (None, False)
+        )
+        assert torch.equal(found, expected)
+        assert found.shape[1] == 5 or isinstance(one, EosTokenCriteria)
+
+
+def test_a_ranking_that_is_none_is_refused(model, source):
+    with pytest.raises(ValueError, match="ranking must be 'transformers' or 'paper', not 'Paper'"):
+        model.generate(**source, num_beams=2, ranking="Paper", max_new_tokens=3)
+
+
+def test_an_encoders_output_without_names_is_taken(model, source):
+    memory = model.get_encoder()(**source).last_hidden_state
+    mask = source["attention_mask"]
+    given = {"encoder_outputs": (memory,), "attention_mask": mask, "max_new_tokens": 5}
+    assert torch.equal(model.generate(**given), model.generate(**source, max_new_tokens=5))
+
+
+def test_a_trainer_that_evaluates_by_translating_does_not_shorten_outputs(model, source, tmp_path):
+    """`Seq2SeqTrainer` writes transformers' max_length of 20 into the model's configuration, and passes the labels."""
+    model.generation_config.max_tokens_beyond_input = 30
+    model.generation_config.eos_token_id = None
+    expected = model.generate(**source)
+    arguments = Seq2SeqTrainingArguments(str(tmp_path), predict_with_generate=True, use_cpu=True, report_to="none")
+    trainer = Seq2SeqTrainer(model, arguments)
+    for _ in range(2):
+        _, tokens, _ = trainer.prediction_step(model, {**source, "labels": source["input_ids"]}, False)
+        assert torch.equal(tokens, expected)
+        assert model.decoded_by == "fast"
+    assert model.generation_config.max_length == 20  # or there is nothing to see through
+    assert model.generate(**source, max_length=12).shape[1] == 12
+    assert with_bound({}, model.generation_config) == {}
+    model.generation_config.max_tokens_beyond_input = None
+    assert with_bound({}, model.generation_config) == {"max_tokens_beyond_input": 50}
+
+
+def test_outputs_end_where_learned_positions_do(config, widened, source):
+    """No bound but the paper's: the source's length and 50 tokens are more positions than there are."""
+    config.learned_positions = 16
+    model = widened(Transformer2017ForConditionalGeneration(config).eval(), 3)
+    model.generation_config.update(eos_token_id=None)
+    model.generation_config.max_tokens_beyond_input = 50
+    assert model.generate(**source).shape[1] == model.generate(**source, fast=False).shape[1] == 17
+    started = model.generate(**source, decoder_input_ids=torch.tensor([[1, 7, 8]]).repeat(7, 1))
+    assert started.shape[1] == 17
+    with pytest.raises(ValueError, match="A sequence of 17 tokens is longer than the 16 positions"):
+        model.generate(**source, max_new_tokens=20)

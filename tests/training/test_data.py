@@ -125,6 +125,23 @@ def test_parquet_and_local_data_sets_give_their_pairs(tmp_path):
     assert list(read_dataset(str(tmp_path / "set"), "train", None, False, columns)) == [("a dog", "ein Hund")]
 
 
+def test_a_first_line_of_names_is_none_of_the_pairs(tmp_path):
+    """By the languages too, as in the other kinds of files; names that it lacks are refused, not passed over."""
+    file = written(tmp_path, "a.tsv", "id\tde\ten\n1\tein Hund\ta dog\n")
+    by_language = Columns(source_language="en", target_language="de")
+    by_name = Columns(source="en", target="de")
+    assert list(read_pairs_file(file, by_language)) == list(read_pairs_file(file, by_name)) == [("a dog", "ein Hund")]
+    with pytest.raises(UsageError, match=r"a\.tsv, line 1 has the columns id, de, en: say which are which"):
+        list(read_pairs_file(file, Columns(source="en", target="ger")))
+
+
+def test_a_data_set_without_splits_stands_for_its_training_split_alone(tmp_path):
+    Dataset.from_list([{"source": "a dog", "target": "ein Hund"}]).save_to_disk(str(tmp_path / "set"))
+    assert list(read_dataset(str(tmp_path / "set"), "train", None, False, Columns())) == [("a dog", "ein Hund")]
+    with pytest.raises(UsageError, match=r"split validation\) cannot be loaded: it was saved as one data set"):
+        list(read_dataset(str(tmp_path / "set"), "validation", None, False, Columns()))
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_data_set_of_the_hub_gives_its_pairs_whole_or_streamed(tmp_path, monkeypatch, streaming):
     """A folder as the Hub would give it, read by the same `load_dataset`; many rows, in their order."""

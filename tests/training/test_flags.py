@@ -3,9 +3,11 @@
 import pytest
 import torch
 from transformer2017.cli import main
+from transformer2017.configuration import UsageError
 from transformer2017.training import flags as flags_module
 from transformer2017.training.flags import Flags
 from transformer2017.training.prepare import prepare
+from transformer2017.training.training_arguments import TrainingArguments
 
 
 def test_flags_from_a_file_yield_to_the_command_line(flags, tmp_path):
@@ -75,3 +77,55 @@ def test_a_warm_up_as_a_part_of_the_run_needs_a_rate(flags, capsys):
     assert main(["train", *flags(recipe="paper-base", warmup_steps=0.1)]) == 2
     assert "--learning_rate" in capsys.readouterr().err
     assert main(["train", *flags(recipe="paper-base", warmup_steps=0.1, learning_rate=1e-3)]) == 0
+
+
+def test_a_flag_that_turns_off_is_one_that_was_given(flags):
+    """The run's note and the card have it, by the name of what it turns off."""
+    assert Flags([*flags(), "--no_drop_broken"]).as_given()["drop_broken"] is False
+    assert Flags([*flags(), "--no-drop-broken"]).as_given()["drop_broken"] is False
+
+
+def test_a_file_of_flags_may_name_one_where_several_can_stand(tmp_path):
+    file = tmp_path / "flags.yaml"
+    file.write_text("train_source: train.en\ntrain_target: [train.de]\ncorpus_weights: 2\n")
+    data = Flags([str(file)]).data()
+    assert (data.train_source, data.train_target, data.corpus_weights) == (["train.en"], ["train.de"], [2])
+
+
+def test_checkpoints_that_are_averaged_are_kept(flags):
+    assert Flags(flags(average_checkpoints=9)).with_recipe("paper-base", True).training.save_total_limit == 10
+    assert Flags(flags(average_checkpoints=3)).with_recipe("paper-base", True).training.save_total_limit == 6
+    with pytest.raises(UsageError, match="--average_checkpoints 9 needs --save_total_limit 9 or more, not 4"):
+        Flags(flags(average_checkpoints=9, save_total_limit=4)).with_recipe("paper-base", True)
+
+
+@pytest.mark.parametrize("name", ["batch_tokens", "device_batch_tokens", "eval_sentences"])
+def test_numbers_that_cannot_be_are_refused(flags, name, capsys):
+    assert main(["train", *flags(**{name: 0})]) == 2
+    assert f"--{name} must be at least 1, not 0" in capsys.readouterr().err
+
+
+def test_a_process_drives_one_gpu(tmp_path):
+    """transformers would spread a batch over all of them by DataParallel."""
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    assert arguments.n_gpu == 0
+    arguments._n_gpu = 4
+    assert arguments.n_gpu == 1
+
+
+def test_the_validation_set_is_of_the_corpus_language_where_its_name_says_none(flags, corpus, tmp_path):
+    """sacreBLEU's tokeniser follows it."""
+    lines = [corpus[f"val.{side}"].read_text(encoding="utf-8").splitlines() for side in ("en", "de")]
+    (tmp_path / "val.tsv").write_text("".join(f"{en}\t{de}\n" for en, de in zip(*lines, strict=True)))
+    words = without(without(flags(), "--validation_source"), "--validation_target")
+    prepared = prepare(Flags([*words, "--validation_file", str(tmp_path / "val.tsv")]), tmp_path / "store")
+    assert prepared.validation.target_language == "de"
+
+
+def test_learned_positions_bound_what_is_learnt_from(flags, tmp_path):
+    """Longer pairs are left out, and counted, rather than met in the midst of an epoch."""
+    prepared = prepare(Flags(flags(learned_positions=20)), tmp_path / "store")
+    assert max(*prepared.tokens["source_length"], *prepared.tokens["target_length"]) <= 20
+    assert "pairs with more than 20 tokens on a side left out" in prepared.left_out
+    with pytest.raises(UsageError, match="No pair is left: each has more than 2 tokens on a side"):
+        prepare(Flags(flags(max_length=2)), tmp_path / "other")

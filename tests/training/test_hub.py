@@ -174,6 +174,9 @@ def test_one_flag_of_train_uploads_the_finished_folder_alone(hub, tmp_path):
     assert {"config.json", "tokenizer.json", "README.md", "pipeline_transformer2017.py"} <= set(hub.files)
     assert not any(b"hf_secret" in content for content in hub.files.values())
     assert b"hf_secret" not in (tmp_path / "run" / "_run" / "flags.json").read_bytes()
+    again = run_against(hub, ["-m", "transformer2017", "train", *words], tmp_path)  # had the first upload failed
+    assert "This run is finished" in again.stdout
+    assert len(hub.commits) == 2
 
 
 def test_an_upload_that_cannot_be_is_known_before_training(tmp_path):

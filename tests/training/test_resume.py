@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformer2017.configuration import RunError, Stopped, UsageError
 from transformer2017.training import trainer as trainer_module
+from transformer2017.training.checkpoints import state_of
 from transformer2017.training.run_folder import RunFolder
 from transformer2017.training.train import train
 from transformers import TrainerCallback
@@ -58,13 +59,16 @@ def test_same_command_ends_with_the_weights_of_the_uninterrupted_run(flags, monk
 
 
 def test_subword_dropout_goes_on_exactly(flags, monkeypatch):
-    """In the middle of an epoch: what is drawn follows from seed, epoch and pair."""
-    whole = train(flags("whole", bpe_dropout=0.3))
+    """In the middle of the second epoch: what is drawn follows from seed, epoch and pair."""
+    settings = {"bpe_dropout": 0.3, "batch_tokens": 768}
+    whole = train(flags("whole", **settings))
     with monkeypatch.context() as patch:
-        stop_at(6, patch)
+        stop_at(9, patch)
         with pytest.raises(Stop):
-            train(flags("stopped", bpe_dropout=0.3))
-    assert_same_weights(whole, train(flags("stopped", bpe_dropout=0.3)))
+            train(flags("stopped", **settings))
+    stopped = train(flags("stopped", **settings))
+    assert_same_weights(whole, stopped)
+    assert 1 < state_of(stopped / "checkpoint-8").epoch < 2
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "manifest.json"])
@@ -105,6 +109,65 @@ def test_a_signal_ends_the_run_after_its_update_with_a_checkpoint_of_its_own(fla
     assert_same_weights(whole, train(flags("stopped")))
     assert not list((run / "_run" / "stopped").iterdir())
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_signal_in_an_epoch_leaves_undone_what_is_due_at_its_end(flags, monkeypatch):
+    """Evaluations and checkpoints by the epoch: the run that goes on makes them where the uninterrupted one does."""
+    settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "batch_tokens": 768}
+    whole = train(flags("whole", **settings))
+
+    class Signalled(trainer_module.Transformer2017Trainer):
+        def training_step(self, *args, **kwargs):
+            if self.state.global_step == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().training_step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformer2017.training.train.Transformer2017Trainer", Signalled)
+        with pytest.raises(Stopped):
+            train(flags("stopped", **settings))
+    run = whole.with_name("stopped")
+    assert [path.parent.name for path in run.rglob("checkpoint-*")] == ["stopped"]
+    assert_same_weights(whole, train(flags("stopped", **settings)))
+    checkpoints = [sorted(path.name for path in folder.glob("checkpoint-*")) for folder in (whole, run)]
+    assert checkpoints[0] == checkpoints[1]
+
+
+def test_a_signals_checkpoint_is_no_less_a_run_to_lose(tmp_path):
+    """Other flags do not clear it away, before the first checkpoint of the schedule too."""
+    aside = tmp_path / "run" / "_run" / "stopped" / "checkpoint-3"
+    with RunFolder(tmp_path / "run") as folder:
+        folder.claim({"seed": 1}, overwrite=False, resume=False)
+        aside.mkdir(parents=True)
+    with RunFolder(tmp_path / "run") as folder, pytest.raises(UsageError, match=r"other flags \(--seed\)"):
+        folder.claim({"seed": 2}, overwrite=False, resume=False)
+    with RunFolder(tmp_path / "run") as folder:
+        folder.claim({"seed": 2}, overwrite=False, resume=True)
+    assert aside.is_dir()
+
+
+def test_a_run_that_goes_on_keeps_its_tokenizer_and_logs_as_it_is_told(flags, corpus, capsys):
+    """Where its text has changed meanwhile, too: new subwords would give old weights another meaning."""
+    run = train(flags("run"))
+    before = (run / "tokenizer.json").read_bytes()
+    for side in ("en", "de"):
+        with open(corpus[f"train.{side}"], "a", encoding="utf-8") as file:
+            file.write("quixotic zephyr quixotic zephyr\n" * 40)
+    train(flags("run", max_steps=16, logging_steps=1, resume_from_checkpoint="true"))
+    assert "200 pairs kept; read anew, for this run's own tokenizer" in capsys.readouterr().out
+    assert (run / "tokenizer.json").read_bytes() == before
+    logged = [entry["step"] for entry in state_of(run / "checkpoint-16").log_history if "loss" in entry]
+    assert logged == [2, 4, 6, 8, 10, 12, 13, 14, 15, 16]
+
+
+def test_a_run_that_was_moved_before_it_was_finished_is_finished(flags, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr("transformer2017.training.train.finish", lambda *_: (_ for _ in ()).throw(Stop))
+        with pytest.raises(Stop):
+            train(flags("run"))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    whole = train(flags("whole"))
+    assert_same_weights(whole, train(flags("moved")))
 
 
 def test_a_folder_is_one_runs_at_a_time(tmp_path):

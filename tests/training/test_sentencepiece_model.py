@@ -4,6 +4,7 @@ import random
 
 import pytest
 from transformer2017.configuration import UsageError
+from transformer2017.training.fine_tuning import add_words
 from transformer2017.training.tokenization import load_tokenizer
 from transformers import AutoTokenizer
 
@@ -58,3 +59,19 @@ def test_a_damaged_table_of_characters_is_refused(tmp_path):
         (tmp_path / "x.model").write_bytes(model.SerializeToString())
         with pytest.raises(UsageError, match=r"table of characters|no SentencePiece model"):
             load_tokenizer(path)
+
+
+def test_words_are_added_behind_a_padding_token_that_came_last(tmp_path):
+    """Its number is taken, though it is none of the model's words."""
+    path, lines = trained(tmp_path, "bpe")
+    before = load_tokenizer(path)
+    pad, size = before.pad_token_id, len(before)
+    (tmp_path / "words").write_text("zebra\nquagga\n")
+    after = add_words(load_tokenizer(path), tmp_path / "words")
+    assert after.pad_token_id == pad == size - 1
+    assert after("zebra quagga", add_special_tokens=False)["input_ids"] == [size, size + 1]
+    assert after(lines)["input_ids"] == before(lines)["input_ids"]
+    after.save_pretrained(tmp_path / "saved")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert saved.pad_token_id == pad
+    assert saved("zebra quagga")["input_ids"] == after("zebra quagga")["input_ids"]

@@ -52,7 +52,7 @@ def test_batches_keep_to_the_budget_with_the_lengths_of_the_epoch(tokenizer):
     pairs = Dataset(pa.Table.from_batches([PairEncoder(tokenizer, None, with_words=True)(texts, texts)]))
     columns = [np.array(pairs[name][:]) for name in ("source_length", "target_length")]
     dropout = SubwordDropout(pairs, DroppedMerges(tokenizer, 0.3, seed=1))
-    drawn = TokenBatchSampler(*columns, batch_tokens=1000, lengths_in_epoch=dropout.lengths)
+    drawn = TokenBatchSampler(*columns, batch_tokens=1000, changing=dropout)
     assert sorted(np.concatenate(list(drawn.batches_of(3)))) == list(range(len(texts)))
 
     def tokens_of_batches(sampler):
