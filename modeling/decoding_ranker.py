@@ -49,7 +49,7 @@ class Ranking:
 
     def divisor(self, lengths: torch.Tensor) -> torch.Tensor:
         """What log probabilities of outputs of these lengths are divided by, float32."""
-        lengths = lengths.double()
+        lengths = lengths.to(torch.float32 if lengths.device.type == "mps" else torch.float64)
         lengths = (5 + lengths) / 6 if self.form == "paper" else lengths
         return (lengths**self.length_penalty).float()
 
