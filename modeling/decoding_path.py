@@ -134,7 +134,7 @@ def _obstacle_around(model: nn.Module) -> str | None:
     """What the model as a whole does beside encoder and decoder: its subclass's, its hooks', or an adapter's."""
     for method in ("forward", "prepare_inputs_for_generation"):
         home = getattr(type(model), method).__module__
-        if method in vars(model) or not (_beside(home) or home.startswith("transformers.generation")):
+        if not (_beside(home) or home.startswith("transformers.generation")):
             return f"the model has a {method} of its own"
     return _replacement("the model", model) or _replacement("model.model", model.model)
 
@@ -171,4 +171,7 @@ def _replacement(name: str, module: nn.Module) -> str | None:
         return f"{name} is a {type(module).__name__}"
     if any(type(weight) is not nn.Parameter for weight in module.parameters(recurse=False)):
         return f"weights of {name} that are quantised or sharded"
-    return f"{name} has a forward of its own" if "forward" in vars(module) else None
+    own = {"forward", "prepare_inputs_for_generation"} & vars(module).keys()
+    if "_original_forward" in vars(module):  # what accelerate prepares to train is the same under its autocast
+        own -= {"forward"}
+    return f"{name} has a {own.pop()} of its own" if own else None

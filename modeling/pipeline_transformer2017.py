@@ -196,7 +196,8 @@ class Text2TextGenerationPipeline(Pipeline):
 
     def _longest_input(self) -> int | None:
         """In tokens: what the tokenizer says, and what the model has positions for; None if there is no bound."""
-        bounds = [self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", None)]
+        tables = [getattr(self.model.config, name, None) for name in ("max_position_embeddings", "learned_positions")]
+        bounds = [self.tokenizer.model_max_length, *tables]
         return min((bound for bound in bounds if bound is not None and bound < 10**9), default=None)
 
     def _pad(self, ids: list[list[int]]) -> dict[str, torch.Tensor]:

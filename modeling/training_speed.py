@@ -138,7 +138,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             d_weight += gradient_of_weights.T @ x
             if d_bias is not None:
                 d_bias += gradient.sum(0)
-        if loss.isinf():  # a probability was too small for a number
+        if not loss.isfinite():  # a probability was too small for a number
             loss = _plain_loss(states, weight, bias, labels, smoothing, chunk)
         ctx.save_for_backward(d_states, d_weight.to(weight.dtype), d_bias)
         return loss
@@ -153,7 +153,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 
 def _sum_of_logits(states: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Of all tokens and words, without a logit being made: the sum of products is the product of sums."""
-    of_words = states.sum(0, dtype=dtype) @ weight.sum(0, dtype=dtype)
+    of_words = (states.sum(0, dtype=dtype) * weight.sum(0, dtype=dtype)).sum()  # autocast would narrow a product by @
     return of_words if bias is None else of_words + len(states) * bias.sum(dtype=dtype)
 
 

@@ -123,7 +123,7 @@ def _budget(own: BudgetArguments, arguments: RunArguments) -> Budget:
     if own.tokens_per_second or own.device_flops:
         seconds = sides[1] / own.tokens_per_second if own.tokens_per_second else flops / own.device_flops
         seconds /= own.devices
-        memory = memory_of_run(model, training.batch_tokens / training.gradient_accumulation_steps, training.bf16)
+        memory = memory_of_run(model, training.batch_tokens / training.gradient_accumulation_steps, training.is_half)
     else:
         settle_parts(arguments, model)
         seconds = seconds_per_update(Transformer2017Trainer(model, training, train_dataset=_made_up(config, own)))

@@ -3,6 +3,7 @@
 import copy
 import math
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,12 @@ def overfit(model: Any, prepared: Prepared, trainer: Transformer2017Trainer) -> 
     floor = smoothing_floor(model.config.label_smoothing, model.config.vocab_size)
     rate = min(2e-3, 0.4 / model.config.d_model)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.98), eps=1e-9)
+    # In float16 small gradients would vanish without the scaling that the run has.
+    precision = nullcontext if trainer.args.fp16 else trainer.accelerator.autocast
     loss, model = math.inf, model.train()
     for update in range(1, MOST_UPDATES + 1):
         optimizer.param_groups[0]["lr"] = rate * min(1, update / 40)
-        with trainer.autocast_smart_context_manager():
+        with precision():
             value = model(**batch).loss
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -72,8 +72,8 @@ def settle_accumulation(args: TrainingArguments, model: PreTrainedModel, note: P
 
 def _accumulation(args: TrainingArguments, model: PreTrainedModel) -> int:
     memory = memory_of_device(args.device)
-    room = max(SHARE * memory - memory_of_run(model, 0, args.bf16), LEAST_SHARE * memory)
-    needed = args.batch_tokens / args.world_size * bytes_per_token(model, args.bf16)
+    room = max(SHARE * memory - memory_of_run(model, 0, args.is_half), LEAST_SHARE * memory)
+    needed = args.batch_tokens / args.world_size * bytes_per_token(model, args.is_half)
     return max(1, 2 ** (int(needed / room)).bit_length()) if needed > room else 1
 
 

@@ -64,8 +64,7 @@ class EvaluatingTrainer(Seq2SeqTrainer):
         generation = {name: value for name, value in generation.items() if value is not None}
         rank, world = self.args.process_index, self.args.world_size
         part = self.validation.part(self.args.eval_sentences)
-        with self.autocast_smart_context_manager():
-            share = translate_lines(model, self.processing_class, part.sources[rank::world], **generation)
+        share = translate_lines(model, self.processing_class, part.sources[rank::world], **generation)
         translations = [""] * len(part.sources)
         for index, lines in enumerate(gather_object([share])):
             translations[index::world] = lines

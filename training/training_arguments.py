@@ -140,6 +140,11 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         return min(super().n_gpu, 1)
 
     @property
+    def is_half(self) -> bool:
+        """Whether a step multiplies in 16 bits."""
+        return self.bf16 or self.fp16
+
+    @property
     def precision(self) -> str:
         """What a step computes in."""
         half = "bfloat16" if self.bf16 else "float16" if self.fp16 else None

@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 import transformer2017
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from transformer2017 import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.output_length import with_bound
 from transformers import (
@@ -343,3 +345,12 @@ def test_outputs_end_where_learned_positions_do(config, widened, source):
     assert started.shape[1] == 17
     with pytest.raises(ValueError, match="A sequence of 17 tokens is longer than the 16 positions"):
         model.generate(**source, max_new_tokens=20)
+
+
+def test_a_model_that_accelerate_has_prepared_is_decoded_quickly(model, source, monkeypatch):
+    """In bfloat16 it has a forward of accelerate's, which is its own under autocast: evaluations need none."""
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
+    expected = model.generate(**source, max_new_tokens=5)
+    prepared = Accelerator(cpu=True, mixed_precision="bf16").prepare_model(model, evaluation_mode=True)
+    assert "forward" in vars(prepared)
+    assert torch.equal(prepared.generate(**source, max_new_tokens=5, fast=True), expected)

@@ -179,3 +179,18 @@ def test_an_implementation_of_the_users_own_gets_what_it_would_get_without_us():
     own = Mock(return_value=("heads", "weights"))
     assert quick_on_cpu(own, scaled_dot_product_attention)(*given, scaling=0.5) == ("heads", "weights")
     own.assert_called_once_with(*given, scaling=0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_loss_is_summed_in_float32_under_autocast(dtype, monkeypatch):
+    """Over many chunks, where a sum in 16 bits would lose what each adds, or end at 65,504."""
+    monkeypatch.setattr(training_speed, "CHUNK", 64 * 97)
+    monkeypatch.setattr(training_speed, "_plain_loss", None)  # nothing makes it necessary
+    states, projection = torch.randn(1, 20_000, 16), nn.Linear(16, 97, bias=False)
+    labels = torch.randint(97, (1, 20_000))
+    with torch.autocast("cpu", dtype):
+        loss = training_speed.projected_cross_entropy(states, projection, labels, 0.1)
+    narrow = nn.functional.linear(states.to(dtype), projection.weight.to(dtype)).float()
+    expected = F.cross_entropy(narrow.flatten(0, 1), labels.flatten(), label_smoothing=0.1)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
