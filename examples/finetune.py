@@ -15,9 +15,8 @@ from transformers import (
 
 name, source, target, output_dir, *steps = sys.argv[1:]
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-pairs = Dataset.from_dict(
-    {"source": Path(source).read_text().splitlines(), "target": Path(target).read_text().splitlines()}
-)
+lines = [Path(file).read_text(encoding="utf-8").removesuffix("\n").split("\n") for file in (source, target)]
+pairs = Dataset.from_dict(dict(zip(("source", "target"), lines, strict=True)))
 pairs = pairs.map(lambda rows: tokenizer(rows["source"], text_target=rows["target"]), batched=True)
 arguments = Seq2SeqTrainingArguments(
     output_dir, learning_rate=1e-4, per_device_train_batch_size=32, max_steps=int(*steps or [1000]), report_to="none"

@@ -136,6 +136,9 @@ def explain(
     model.eval()
     try:
         encoded = tokenizer(text, return_tensors="pt", return_attention_mask=True)
+        positions = getattr(model.config, "learned_positions", None)
+        if positions is not None and encoded["input_ids"].shape[1] > positions:
+            raise UsageError(f"the sentence is longer than the {positions} tokens that the model has positions for")
         inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
         found = search(model, tokenizer, inputs, num_beams=num_beams, length_penalty=length_penalty)
         target = found.hypotheses[0].tokens

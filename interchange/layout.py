@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformer2017.configuration import Transformer2017Config, UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.output_length import TOKENS_BEYOND_INPUT
 
 # Ours, then the name that fairseq gave and transformers' Marian and BART kept.
 FAIRSEQ_NAMES = {
@@ -123,4 +124,5 @@ def own_model(config: Transformer2017Config, state: State) -> Transformer2017For
     """Makes our model of weights under our names; the shared matrix stands in `model.shared.weight` alone."""
     model = Transformer2017ForConditionalGeneration(config).eval()
     load_all_weights(model, state, ("lm_head.weight", "embed_tokens"))
+    model.generation_config.max_tokens_beyond_input = TOKENS_BEYOND_INPUT  # or generate() stops at 20
     return model

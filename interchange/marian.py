@@ -7,6 +7,7 @@ import torch
 from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
+from transformer2017.modeling.output_length import named_max_length
 from transformers import (
     AutoTokenizer,
     GenerationConfig,
@@ -54,7 +55,7 @@ def marian_from(model: Transformer2017ForConditionalGeneration) -> MarianMTModel
         renamed["final_logits_bias"] = state["lm_head.bias"][None]  # (1, vocab_size)
     load_all_weights(marian, renamed, {"lm_head", "embed_tokens", "embed_positions", "final_logits_bias"})
     marian.generation_config = generation = GenerationConfig.from_dict(model.generation_config.to_dict())
-    if generation.max_length is None and generation.max_new_tokens is None:  # or plain transformers stops at 20
+    if named_max_length(generation) is None and generation.max_new_tokens is None:  # or plain transformers stops at 20
         generation.max_length = MAX_LENGTH
     marian.to(model.dtype)  # type: ignore[arg-type]  # its wrapper hides what torch takes
     return marian

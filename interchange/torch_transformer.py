@@ -69,6 +69,7 @@ def import_torch(
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} is no state dict: save it as torch.save(model.state_dict(), path).")
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     report = Report(f"torch import from {path}")
     try:
         config, own = own_state(
@@ -110,9 +111,12 @@ def own_state(state: State, report: Report, **fields: int | str) -> tuple[Transf
     inner = inner_state(state)
     outer = {name: weight for name, weight in state.items() if name.removeprefix(_prefix(state)) not in inner}
     d_model = inner[MARK].shape[1]
-    if d_model % int(fields["num_heads"]):
+    if int(fields["num_heads"]) < 1 or d_model % int(fields["num_heads"]):
         raise UsageError(f"--num_heads {fields['num_heads']} does not divide the model's width of {d_model}.")
     shared, bias = _matrix_and_bias(outer, d_model)
+    for flag, field in (("pad", "pad_token_id"), ("start", "decoder_start_token_id"), ("end", "eos_token_id")):
+        if not 0 <= int(fields[field]) < len(shared):
+            raise UsageError(f"--{flag}_token_id {fields[field]} is none of the {len(shared)} tokens of this model.")
     layers = {
         half: 1 + max(int(name.split(".")[2]) for name in inner if name.startswith(f"{half}.layers."))
         for half in NAMES

@@ -87,7 +87,10 @@ def _as_configured(one: Any, config: GenerationConfig) -> bool:
     """Whether a criterion is the configuration's own, and not one that a caller put in its place."""
     if type(one) is MaxLengthCriteria:
         return one.max_length == config.max_length
-    return type(one) is not EosTokenCriteria or torch.equal(one.eos_token_id.cpu(), config._eos_token_tensor.cpu())
+    ends = config._eos_token_tensor
+    if type(one) is EosTokenCriteria:
+        return ends is not None and torch.equal(one.eos_token_id.cpu(), ends.cpu())
+    return True
 
 
 def obstacle_in_inputs(model_kwargs: dict[str, Any]) -> str | None:
@@ -171,7 +174,16 @@ def _replacement(name: str, module: nn.Module) -> str | None:
         return f"{name} is a {type(module).__name__}"
     if any(type(weight) is not nn.Parameter for weight in module.parameters(recurse=False)):
         return f"weights of {name} that are quantised or sharded"
-    own = {"forward", "prepare_inputs_for_generation"} & vars(module).keys()
-    if "_original_forward" in vars(module):  # what accelerate prepares to train is the same under its autocast
-        own -= {"forward"}
-    return f"{name} has a {own.pop()} of its own" if own else None
+    for method in ("forward", "prepare_inputs_for_generation"):
+        if _is_replaced(module, method):
+            return f"{name} has a {method} of its own"
+    home = type(module).forward.__module__
+    return None if _beside(home) or home.startswith(("torch.nn", "transformers.activations")) else f"{name} is another"
+
+
+def _is_replaced(module: nn.Module, method: str) -> bool:
+    """Whether a module has a method that is not its class's."""
+    own = vars(module)
+    # What accelerate prepares to train in 16 bits is the same under its autocast, which decoding does not need.
+    there = own.get("_original_forward", own.get(method)) if method == "forward" else own.get(method)
+    return there is not None and getattr(there, "__func__", None) is not getattr(type(module), method, None)

@@ -13,6 +13,15 @@ TOKENS_BEYOND_INPUT = 50  # §6.1
 class BoundedGenerationMixin(PaddingAwareGenerationMixin):
     """`generate()`, bounded by the input's length plus `max_tokens_beyond_input` of the generation config."""
 
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Notes whether the caller gives a `max_length`."""
+        config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
+        given = (kwargs.get("max_length"), getattr(generation_config, "max_length", None))
+        config._max_length_is_given = any(length is not None for length in given)
+        return config, model_kwargs
+
     def _prepare_generated_length(
         self,
         generation_config: GenerationConfig,
@@ -23,8 +32,8 @@ class BoundedGenerationMixin(PaddingAwareGenerationMixin):
     ) -> GenerationConfig:
         """Sets the paper's bound where neither the caller nor the model's own configuration gives one."""
         margin = getattr(generation_config, "max_tokens_beyond_input", None)
-        own, asked = self.generation_config, generation_config.max_length
-        is_unnamed = has_default_max_length or (asked == own.max_length and named_max_length(own) is None)
+        given = getattr(generation_config, "_max_length_is_given", False)
+        is_unnamed = has_default_max_length or not (given or named_max_length(self.generation_config))
         if margin is not None and is_unnamed and generation_config.max_new_tokens is None:
             longest = inputs_tensor.shape[1] + margin
             positions = self.config.learned_positions or longest + input_ids_length

@@ -92,14 +92,29 @@ class Text2TextGenerationPipeline(Pipeline):
             {name: value for name, value in decoding.items() if value is not None},
         )
 
-    def __call__(self, inputs: str | Iterable[str], *args: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
-        """Runs on a string, a sequence of strings, or any iterable of strings; see the class for what comes back."""
+    def __call__(
+        self,
+        inputs: str | Iterable[str],
+        *args: Any,
+        batch_size: int | None = None,
+        num_workers: int | None = None,  # transformers' pipelines take it; there is nothing for others to do here
+        **kwargs: Any,
+    ) -> Any:
+        """Runs on a string, a sequence of strings, or any iterable of strings; see the class for what comes back.
+
+        Raises:
+            ValueError: If an argument is not one of this pipeline, or a text is no string.
+        """
+        if args:
+            raise ValueError(f"The {self.task} pipeline takes one argument: give several texts as a list.")
+        if kwargs.pop("return_tensors", None):
+            raise ValueError(f"The {self.task} pipeline returns text: call the model's generate() for token ids.")
         encoding, running, decoding = self._sanitize_parameters(**kwargs)
         encoding = {**self._preprocess_params, **encoding}
         running = {**self._forward_params, **running}
         decoding = {**self._postprocess_params, **decoding}
         split = encoding.pop("split", None)
-        hypotheses = {**self._generate_kwargs, **running}.get("num_return_sequences", 1)
+        hypotheses = self._hypotheses(**running)
         if split is not None and (running.get("return_all") or hypotheses > 1):
             raise ValueError("A text that is split has one result: drop split, or return_all and num_return_sequences")
         size = batch_size or self._batch_size or DEFAULT_BATCH_SIZE
@@ -116,7 +131,7 @@ class Text2TextGenerationPipeline(Pipeline):
             return next(run([inputs]))
         if isinstance(inputs, Sequence):
             results = list(run(inputs))
-            return [records[0] for records in results] if all(len(records) == 1 for records in results) else results
+            return [records[0] for records in results] if hypotheses == 1 else results
         return run(inputs)
 
     def _run_documents(self, documents: list[str], split: Any, *settings: Any) -> Iterator[list[Record]]:
@@ -133,7 +148,8 @@ class Text2TextGenerationPipeline(Pipeline):
         self, texts: list[str], batch_size: int, encoding: Record, running: Record, decoding: Record
     ) -> list[list[Record]]:
         """The records of each text, in the texts' order, run in batches of like length."""
-        results: list[list[Record]] = [[{f"{self.return_name}_text": ""}] for _ in texts]
+        blank: Record = {f"{self.return_name}_text": ""} | ({"score": 0.0} if running.get("return_all") else {})
+        results: list[list[Record]] = [[dict(blank)] for _ in texts]
         filled = [index for index, text in enumerate(texts) if text.strip()]
         if not filled:
             return results
@@ -211,16 +227,30 @@ class Text2TextGenerationPipeline(Pipeline):
     def _forward(self, model_inputs: Record, return_all: bool = False, **generate_kwargs: Any) -> Record:
         """Generates: `sequences` (batch * hypotheses, length), the batch's size, and scores if they are asked for."""
         batch_size = len(model_inputs["input_ids"])
-        settings = self._prepare_generate_kwargs({**self._task_params, **generate_kwargs})
+        settings = self._prepare_generate_kwargs(self._asked(generate_kwargs))
         settings.pop("return_dict_in_generate", None)
         if not return_all:
             return {"sequences": self.model.generate(**model_inputs, **settings), "batch_size": batch_size}
-        settings.setdefault("num_return_sequences", self._get_set_generation_params(settings).get("num_beams", 1))
+        settings["num_return_sequences"] = self._hypotheses(return_all=True, **generate_kwargs)
         outputs = self.model.generate(**model_inputs, **settings, return_dict_in_generate=True, output_scores=True)
         scores = getattr(outputs, "sequences_scores", None)
         if scores is None:
             scores = self._mean_log_probability(outputs)
         return {"sequences": outputs.sequences, "batch_size": batch_size, "scores": scores}
+
+    def _asked(self, generate_kwargs: Record) -> Record:
+        """Arguments of `generate()`: those of the call before those of the pipeline, before those of the task."""
+        if "generation_config" in {**self._generate_kwargs, **generate_kwargs}:  # which stands in place of the task's
+            return generate_kwargs
+        return {**self._task_params, **self._generate_kwargs, **generate_kwargs}
+
+    def _hypotheses(self, return_all: bool = False, **generate_kwargs: Any) -> int:
+        """How many a text gets: as many as are asked for, or as there are beams if all are."""
+        asked = self._asked(generate_kwargs)
+        if "generation_config" not in generate_kwargs:
+            asked = {**self._generate_kwargs, **asked}
+        params = self._get_set_generation_params(asked)
+        return params.get("num_return_sequences") or (params.get("num_beams") or 1 if return_all else 1)
 
     def _mean_log_probability(self, outputs: Any) -> torch.Tensor:
         """Of the tokens of each sequence, its end included; (sequences,)."""

@@ -19,7 +19,12 @@ NAMES = {"bleu": "BLEU", "chrf": "chrF", "per": "Phoneme error rate", "wer": "Wo
 
 
 def model_card(
-    model: PreTrainedModel, prepared: Prepared, scores: dict[str, Any], state: TrainerState, curves: str
+    model: PreTrainedModel,
+    prepared: Prepared,
+    scores: dict[str, Any],
+    state: TrainerState,
+    curves: str,
+    address: str | None = None,
 ) -> str:
     """Fills in the template.
 
@@ -28,6 +33,7 @@ def model_card(
         scores: Validation scores and their signatures, as `ValidationSet.score` gives them, and `weights`, which says
             what the weights are.
         curves: The picture of the run's curves.
+        address: Where others load the model from, such as "me/en-de"; the folder's name if None.
     """
     corpus, arguments = prepared.corpus, prepared.arguments
     name = Path(arguments.training.output_dir).resolve().name
@@ -47,6 +53,7 @@ def model_card(
         metadata,
         template_str=template,
         name=name,
+        address=address or name,
         source_language=corpus.source_language or "the source language",
         target_language=corpus.target_language or "the target language",
         parent=arguments.model.model,

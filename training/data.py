@@ -233,7 +233,9 @@ def tokenize(
 
     dataset = store(path, encode.schema, batches())
     if not len(dataset):
-        raise UsageError(f"No pair is left: each has more than {max_length} tokens on a side (--max_length).")
+        raise UsageError(
+            f"No pair is left: each has more than {max_length} tokens on a side (--max_length, positions learned)."
+        )
     report = f"; {left_out:,} pairs with more than {max_length} tokens on a side left out" if left_out else ""
     remember(path, signature, report)
     return dataset, report

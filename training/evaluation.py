@@ -63,9 +63,11 @@ def validation_set(
     return ValidationSet(list(answers), list(answers.values()), tokens, target_language, of_symbols=True)
 
 
-def tokenized_validation_set(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, file: Path) -> ValidationSet:
-    """A validation set with its tokens, which the loss needs, kept in `file`."""
-    tokens, _ = tokenize(corpus.pairs, tokenizer, file, max_length=None)
+def tokenized_validation_set(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase, file: Path, longest: int | None = None
+) -> ValidationSet:
+    """A validation set with its tokens, which the loss needs, kept in `file`: of pairs no longer than `longest`."""
+    tokens, _ = tokenize(corpus.pairs, tokenizer, file, max_length=longest)
     pairs = zip(corpus.pairs["source"], corpus.pairs["target"], strict=True)
     return validation_set(pairs, tokenizer, tokens, corpus.target_language)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models
-from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
+from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_folder
 from transformer2017.configuration.token_numbers import saved_tokenizer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import RunArguments
 from .evaluation import load_model
@@ -82,15 +82,15 @@ def add_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedToken
     return tokenizer
 
 
-def config_to_go_on(arguments: RunArguments) -> Transformer2017Config:
-    """The configuration of the model that --model names.
+def config_to_go_on(arguments: RunArguments) -> PreTrainedConfig:
+    """The configuration of the model that --model names, of whatever kind that is.
 
     Raises:
         UsageError: If it cannot be read.
     """
     name = str(arguments.model.model)
     try:
-        return Transformer2017Config.from_pretrained(name)
+        return AutoConfig.from_pretrained(name)
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"{name} is not a model that can be loaded: {in_a_line(error)}") from error
 

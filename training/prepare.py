@@ -47,22 +47,30 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
     if validation is not None:
         settle_best_score(arguments, tokenizer)
         validation.target_language = validation.target_language or corpus.target_language
+    positions = learned_positions(arguments)
     tokens, left_out = data.tokenize(
         corpus.pairs,
         tokenizer,
         store / "train.tokens.arrow",
-        longest_side(arguments),
+        min((bound for bound in (arguments.data.max_length, positions) if bound), default=None),
         with_words=bool(arguments.training.bpe_dropout),
     )
     settle_epochs(arguments, max(data.total(tokens, "source_length"), data.total(tokens, "target_length")))
-    evaluated = validation and tokenized_validation_set(validation, tokenizer, store / "validation.tokens.arrow")
+    evaluated = None
+    if validation is not None:
+        file = store / "validation.tokens.arrow"
+        evaluated = tokenized_validation_set(validation, tokenizer, file, positions)
+        if longer := len(validation.pairs) - len(evaluated.tokens):
+            left_out += (
+                f"; {longer:,} validation pairs of more than {positions} tokens are not in the loss"
+            )
     return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
 
 
-def longest_side(arguments: RunArguments) -> int:
-    """Tokens that a side may have: --max_length, or the positions that the model learns if they are fewer."""
+def learned_positions(arguments: RunArguments) -> int | None:
+    """Tokens that a side may have, where the model learns a vector for each position; None where it does not."""
     config = fine_tuning.config_to_go_on(arguments) if arguments.model.model else config_of(arguments)
-    return min(arguments.data.max_length, config.learned_positions or arguments.data.max_length)
+    return getattr(config, "learned_positions", None)
 
 
 def make_tokenizer(

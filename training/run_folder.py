@@ -31,6 +31,9 @@ OF_NO_CONSEQUENCE = {
     "push_to_hub",
     "hub_model_id",
     "hub_token",
+    "hub_private_repo",
+    "hub_strategy",
+    "ddp_timeout",
     "license",
     "dataset_name",
 }

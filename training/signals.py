@@ -74,7 +74,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """In the midst of an epoch, leaves undone what is due at its end: the run that goes on does it there."""
-        if self.signals.received and state.epoch % 1:
+        if self.signals.received and state.epoch % 1 and state.global_step < state.max_steps:
             control.should_evaluate = control.should_save = control.should_log = False
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -69,7 +69,7 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     trainer.model = whole(trainer.model)  # for the one process that goes on alone
     if trainer.is_world_process_zero():
         scores = choose_weights(trainer, arguments)
-        finish(trainer, prepared, scores, folder)
+        finish(trainer, prepared, scores, folder, upload.repo_id if upload.wanted else None)
         if upload.wanted:
             say(f"uploaded: {upload.push(folder.path)}")
     trainer.accelerator.wait_for_everyone()
@@ -156,11 +156,17 @@ def final_scores(trainer: Transformer2017Trainer, validation: ValidationSet) -> 
     return validation.score(translate_lines(trainer.model, trainer.processing_class, validation.sources))
 
 
-def finish(trainer: Transformer2017Trainer, prepared: Prepared, scores: dict[str, Any], folder: RunFolder) -> None:
+def finish(
+    trainer: Transformer2017Trainer,
+    prepared: Prepared,
+    scores: dict[str, Any],
+    folder: RunFolder,
+    address: str | None = None,
+) -> None:
     """Writes the model's folder: weights, code, tokenizer, generation config, card and curves."""
     curves = folder.path / "curves.png"
     draw_curves(trainer.state.log_history, trainer.args.metric_for_best_model, curves)
-    text = card.model_card(trainer.model, prepared, scores, trainer.state, curves.name)
+    text = card.model_card(trainer.model, prepared, scores, trainer.state, curves.name, address)
     try:
         saving.save_model(trainer.model, trainer.processing_class, folder.path, text)
     except (OSError, SafetensorError) as error:

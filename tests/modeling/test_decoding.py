@@ -301,6 +301,7 @@ def test_criteria_of_the_caller_are_heard(model, source, beams):
             for fast in (None, False)
         )
         assert torch.equal(found, expected)
+        model.generate(**request_, stopping_criteria=StoppingCriteriaList([one]), eos_token_id=None)
         assert found.shape[1] == 5 or isinstance(one, EosTokenCriteria)
 
 
@@ -329,6 +330,7 @@ def test_a_trainer_that_evaluates_by_translating_does_not_shorten_outputs(model,
         assert model.decoded_by == "fast"
     assert model.generation_config.max_length == 20  # or there is nothing to see through
     assert model.generate(**source, max_length=12).shape[1] == 12
+    assert model.generate(**source, max_length=20).shape[1] == 20  # of the caller's, it is no default
     assert with_bound({}, model.generation_config) == {}
     model.generation_config.max_tokens_beyond_input = None
     assert with_bound({}, model.generation_config) == {"max_tokens_beyond_input": 50}
