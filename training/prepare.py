@@ -61,9 +61,7 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
         file = store / "validation.tokens.arrow"
         evaluated = tokenized_validation_set(validation, tokenizer, file, positions)
         if longer := len(validation.pairs) - len(evaluated.tokens):
-            left_out += (
-                f"; {longer:,} validation pairs of more than {positions} tokens are not in the loss"
-            )
+            left_out += f"; {longer:,} validation pairs of more than {positions} tokens are not in the loss"
     return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
 
 
