@@ -28,8 +28,6 @@ def run(argv: list[str]) -> int:
         others = None if given is None else Lines([files.enter_context(open_bytes(given))])
         model, tokenizer = load(flags.model, flags.precision, flags.device)
         _write_utf8()
-        if flags.alignments and not tokenizer.is_fast:
-            raise UsageError("--alignments: the tokenizer does not tell which characters a token covers")
         rest = None if others is None else iter(others)
         count, decoded_by = _run(flags, model, tokenizer, lines, rest and _one_for_each_line(rest, given))
         if rest and next(rest, None) is not None:
@@ -92,12 +90,11 @@ def _run(
     """Writes a line for each line; tells how many, and which decoding ran."""
     from transformer2017.modeling.translation import Translator, review_lines
 
-    if flags.score:
-        pairs = zip(lines, others, strict=False)
-        results = review_lines(model, tokenizer, pairs, flags.alignments, flags.window)
-        decoded_by = "nothing: translations were given"
-    else:
-        try:
+    try:
+        if flags.score:
+            pairs = zip(lines, others, strict=False)
+            results = review_lines(model, tokenizer, pairs, flags.alignments, flags.window)
+        else:
             translator = Translator(
                 model,
                 tokenizer,
@@ -107,9 +104,9 @@ def _run(
                 **{name: getattr(flags, name) for name in ("workers", "rows", "batch_tokens", "window")},
                 **_generation(flags, model),
             )
-        except ValueError as error:  # such as int8 where it cannot be
-            raise UsageError(in_a_line(error)) from error
-        results = translator.translate(lines, others)
+            results = translator.translate(lines, others)
+    except ValueError as error:  # such as int8 where it cannot be
+        raise UsageError(in_a_line(error)) from error
     count = 0
     for count, result in enumerate(results, start=1):
         if result.parts > 1:
@@ -126,7 +123,7 @@ def _run(
     sys.stdout.flush()
     if sys.stderr.isatty() and count >= 64:
         print(f"\r{count} lines", file=sys.stderr)
-    return count, decoded_by if flags.score else translator.decoded_by
+    return count, "nothing: translations were given" if flags.score else translator.decoded_by
 
 
 def _generation(flags: argparse.Namespace, model: Any) -> dict[str, Any]:

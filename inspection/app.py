@@ -9,7 +9,6 @@ from transformer2017.configuration import RunError, UsageError
 from transformer2017.modeling.translation import Translator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .beams import length_bound
 from .explanation import explain
 from .page import page
 from .tokens import readable_text
@@ -46,8 +45,7 @@ class Workbench:
         """
         lines = _lines(text)
         ranked: dict[str, Any] = {"num_return_sequences": min(best, num_beams), "length_penalty": length_penalty}
-        longest = max(len(self.tokenizer(line)["input_ids"]) for line in lines)
-        options = {**(ranked if num_beams > 1 else {}), **length_bound(self.model, longest)}
+        options = ranked if num_beams > 1 else {}
         translator = Translator(self.model, self.tokenizer, num_beams=num_beams, do_sample=False, **options)
         with self.lock:
             translations = list(translator.translate(lines))

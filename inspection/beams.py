@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from transformer2017.modeling.output_length import TOKENS_BEYOND_INPUT, with_bound
+from transformer2017.modeling.output_length import with_bound
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -97,8 +97,7 @@ def search(
         logits_processor=LogitsProcessorList([watcher]),
         return_dict_in_generate=True,
         output_scores=True,
-        **options,
-        **length_bound(model, inputs["input_ids"].shape[1]),
+        **with_bound(options, model.generation_config),
     )
     totals = _prefix_scores(watcher.steps)
     steps = tuple(_beams(ids, log_p, totals, choices) for ids, log_p in watcher.steps)
@@ -109,12 +108,6 @@ def search(
         for i, tokens in enumerate(sequences)
     ]
     return Search(steps, tuple(hypotheses))
-
-
-def length_bound(model: PreTrainedModel, source_len: int) -> dict[str, int]:
-    """The paper's bound on the output, 50 tokens more than the input (§6.1), for a model that has none of its own."""
-    is_named = not with_bound({}, model.generation_config)
-    return {} if is_named else {"max_new_tokens": source_len + TOKENS_BEYOND_INPUT}
 
 
 def _prefix_scores(steps: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[tuple[int, ...], float]:

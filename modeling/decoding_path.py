@@ -60,6 +60,7 @@ PLAIN_MODULES = (
     MultiHeadAttention,
     FeedForward,
 )
+HOMES = ("torch.nn", "transformers.activations", "transformers.generation")  # of methods that are nobody's own
 OBSERVERS = "transformers.utils.output_capturing"  # hooks that only look on
 PREPARED = ("encoder_outputs", "attention_mask", CACHE, "use_cache")
 UNREAD = ("labels",)  # transformers' loop does not read them either; `Seq2SeqTrainer` passes them on
@@ -135,16 +136,10 @@ def obstacle_in_encoder(model: nn.Module) -> str | None:
 
 def _obstacle_around(model: nn.Module) -> str | None:
     """What the model as a whole does beside encoder and decoder: its subclass's, its hooks', or an adapter's."""
-    for method in ("forward", "prepare_inputs_for_generation"):
-        home = getattr(type(model), method).__module__
-        if not (_beside(home) or home.startswith("transformers.generation")):
-            return f"the model has a {method} of its own"
+    method = "prepare_inputs_for_generation"
+    if _is_replaced(model, method):
+        return f"the model has a {method} of its own"
     return _replacement("the model", model) or _replacement("model.model", model.model)
-
-
-def _beside(module: str) -> bool:
-    """Whether a module is a file of this folder, which may be a saved model's."""
-    return module.rpartition(".")[0] == __name__.rpartition(".")[0]
 
 
 def _obstacle_in(parts: dict[str, nn.Module]) -> str | None:
@@ -174,16 +169,15 @@ def _replacement(name: str, module: nn.Module) -> str | None:
         return f"{name} is a {type(module).__name__}"
     if any(type(weight) is not nn.Parameter for weight in module.parameters(recurse=False)):
         return f"weights of {name} that are quantised or sharded"
-    for method in ("forward", "prepare_inputs_for_generation"):
-        if _is_replaced(module, method):
-            return f"{name} has a {method} of its own"
-    home = type(module).forward.__module__
-    return None if _beside(home) or home.startswith(("torch.nn", "transformers.activations")) else f"{name} is another"
+    return f"{name} has a forward of its own" if _is_replaced(module, "forward") else None
 
 
 def _is_replaced(module: nn.Module, method: str) -> bool:
-    """Whether a module has a method that is not its class's."""
-    own = vars(module)
-    # What accelerate prepares to train in 16 bits is the same under its autocast, which decoding does not need.
-    there = own.get("_original_forward", own.get(method)) if method == "forward" else own.get(method)
-    return there is not None and getattr(there, "__func__", None) is not getattr(type(module), method, None)
+    """Whether a method is a subclass's, or was put in its place: not this folder's, torch's or transformers'."""
+    own, written = vars(module), getattr(type(module), method)
+    # What accelerate prepares to train in 16 bits is the original under its autocast, which decoding does not need.
+    placed = own.get(f"_original_{method}", own.get(method))
+    if placed is not None and getattr(placed, "__func__", None) is not written:
+        return True
+    is_beside = written.__module__.rpartition(".")[0] == __name__.rpartition(".")[0]  # perhaps a saved model's folder
+    return not (is_beside or written.__module__.startswith(HOMES))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from .precision import widest_float
+
 NEVER = -1.0e9  # what transformers adds to the score of what must not be chosen
 
 
@@ -49,7 +51,7 @@ class Ranking:
 
     def divisor(self, lengths: torch.Tensor) -> torch.Tensor:
         """What log probabilities of outputs of these lengths are divided by, float32."""
-        lengths = lengths.to(torch.float32 if lengths.device.type == "mps" else torch.float64)
+        lengths = lengths.to(widest_float(lengths.device))
         lengths = (5 + lengths) / 6 if self.form == "paper" else lengths
         return (lengths**self.length_penalty).float()
 

@@ -4,17 +4,17 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_transformer2017 import Transformer2017Config
+from .precision import widest_float
 from .training_speed import Dropout
 
 
 def sinusoidal_encoding(positions: Tensor, d_model: int) -> Tensor:
     """PE(pos, 2i) = sin(pos / 10000^(2i / d_model)), PE(pos, 2i + 1) = cos(the same) (§3.5).
 
-    Sine and cosine interleave, as the formula says; the code that the authors released put all sines first, which
-    is the same model with the d_model axis in another order. Whole numbers of any shape become (*shape, d_model) in
-    float64 (float32 on devices without it), so that they stay exact at any length whatever the model's precision.
+    Sine and cosine interleave, as the formula says; the authors' code puts all sines first: the same model, with the
+    axis d_model in another order. Whole numbers of any shape become (*shape, d_model), in the widest floats there are.
     """
-    exact = torch.float32 if positions.device.type == "mps" else torch.float64
+    exact = widest_float(positions.device)
     even_dimensions = torch.arange(0, d_model, 2, device=positions.device, dtype=exact)  # 2i
     angles = positions.to(exact).unsqueeze(-1) / 10000 ** (even_dimensions / d_model)  # (*shape, d_model / 2)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)

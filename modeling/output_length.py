@@ -35,9 +35,8 @@ class BoundedGenerationMixin(PaddingAwareGenerationMixin):
         given = getattr(generation_config, "_max_length_is_given", False)
         is_unnamed = has_default_max_length or not (given or named_max_length(self.generation_config))
         if margin is not None and is_unnamed and generation_config.max_new_tokens is None:
-            longest = inputs_tensor.shape[1] + margin
-            positions = self.config.learned_positions or longest + input_ids_length
-            generation_config.max_new_tokens = min(longest, positions + 1 - input_ids_length)
+            positions = self.config.learned_positions
+            generation_config.max_new_tokens = new_tokens(inputs_tensor.shape[1], margin, input_ids_length, positions)
             has_default_max_length = True
         return super()._prepare_generated_length(
             generation_config,
@@ -46,6 +45,17 @@ class BoundedGenerationMixin(PaddingAwareGenerationMixin):
             input_ids_length=input_ids_length,
             **kwargs,
         )
+
+
+def new_tokens(source_len: int, margin: int, begun: int, positions: int | None) -> int:
+    """How many an output may get: a margin beyond its source (§6.1), or as many as there are positions for.
+
+    Args:
+        begun: Tokens that it begins with. The last one of an output is not read, and needs no position.
+        positions: How many the model has learned; None where they are a formula.
+    """
+    longest = source_len + margin
+    return longest if positions is None else min(longest, positions + 1 - begun)
 
 
 def named_max_length(own: GenerationConfig) -> int | None:
@@ -58,9 +68,7 @@ def named_max_length(own: GenerationConfig) -> int | None:
 
 def with_bound(generation: dict[str, Any], own: GenerationConfig) -> dict[str, Any]:
     """Arguments of `generate()`, with the paper's bound where neither they nor the model's configuration name one."""
-    names = ("max_length", "max_new_tokens", "max_tokens_beyond_input")
-    is_named = any(generation.get(name) is not None for name in names) or any(
-        value is not None
-        for value in (named_max_length(own), own.max_new_tokens, getattr(own, "max_tokens_beyond_input", None))
-    )
-    return generation if is_named else {**generation, "max_tokens_beyond_input": TOKENS_BEYOND_INPUT}
+    bounds = [generation.get(name) for name in ("max_length", "max_new_tokens", "max_tokens_beyond_input")]
+    bounds += [named_max_length(own), own.max_new_tokens, getattr(own, "max_tokens_beyond_input", None)]
+    is_bounded = any(bound is not None for bound in bounds)
+    return generation if is_bounded else {**generation, "max_tokens_beyond_input": TOKENS_BEYOND_INPUT}

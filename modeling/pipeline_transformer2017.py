@@ -240,16 +240,14 @@ class Text2TextGenerationPipeline(Pipeline):
 
     def _asked(self, generate_kwargs: Record) -> Record:
         """Arguments of `generate()`: those of the call before those of the pipeline, before those of the task."""
-        if "generation_config" in {**self._generate_kwargs, **generate_kwargs}:  # which stands in place of the task's
+        if "generation_config" in generate_kwargs:  # it stands in place of all others
             return generate_kwargs
-        return {**self._task_params, **self._generate_kwargs, **generate_kwargs}
+        asked = {**self._generate_kwargs, **generate_kwargs}
+        return asked if "generation_config" in asked else {**self._task_params, **asked}
 
     def _hypotheses(self, return_all: bool = False, **generate_kwargs: Any) -> int:
         """How many a text gets: as many as are asked for, or as there are beams if all are."""
-        asked = self._asked(generate_kwargs)
-        if "generation_config" not in generate_kwargs:
-            asked = {**self._generate_kwargs, **asked}
-        params = self._get_set_generation_params(asked)
+        params = self._get_set_generation_params(self._asked(generate_kwargs))
         return params.get("num_return_sequences") or (params.get("num_beams") or 1 if return_all else 1)
 
     def _mean_log_probability(self, outputs: Any) -> torch.Tensor:

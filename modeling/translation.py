@@ -173,9 +173,15 @@ def review_lines(
     alignments: bool = False,
     window: int = 2048,
 ) -> Iterator[Translation]:
-    """Reviews given translations instead of making them: forced decoding of pairs of lines, in order."""
-    reviewer = Reviewer(model, tokenizer, alignments=alignments)
-    pairs = iter(pairs)
+    """Reviews given translations instead of making them: forced decoding of pairs of lines, in order.
+
+    Raises:
+        ValueError: If words are to be aligned, and the tokenizer does not tell which characters a token covers.
+    """
+    return _reviews(Reviewer(model, tokenizer, alignments=alignments), iter(pairs), window)
+
+
+def _reviews(reviewer: Reviewer, pairs: Iterator[tuple[str, str]], window: int) -> Iterator[Translation]:
     while some := list(islice(pairs, window)):
         sources, targets = ([pair[side] for pair in some] for side in (0, 1))
         for target, review in zip(targets, reviewer.review(sources, targets), strict=True):

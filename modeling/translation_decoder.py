@@ -16,7 +16,7 @@ from .decoding_path import CRITERIA, obstacle_in_decoder, obstacle_in_encoder, o
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources
 from .decoding_step import DecodingStep, additive_mask
-from .output_length import named_max_length, with_bound
+from .output_length import named_max_length, new_tokens, with_bound
 
 Batch = list[int]  # indices of sentences
 
@@ -209,17 +209,17 @@ class FileDecoder:
     def _encode(self, batch: Batch, sources: list[list[int]], begun: int) -> Sources:
         ids = padded(sources, self.pad, self.device)
         lengths = torch.tensor([len(source) for source in sources], device=self.device)
+        limits = torch.tensor([self._limit(len(source), begun) for source in sources], device=self.device)
         attention_mask = torch.arange(ids.shape[1], device=self.device) < lengths.unsqueeze(1)
         mask = additive_mask(attention_mask, self.step.dtype)
         memory = self.step.encode(ids, mask)
-        return Sources(batch, self.step.project_source(memory), mask, self._limits(lengths, begun))
+        return Sources(batch, self.step.project_source(memory), mask, limits)
 
-    def _limits(self, lengths: torch.Tensor, begun: int) -> torch.Tensor:
-        """Tokens that each output may have behind those that it begins with, by the lengths of the sources."""
-        if self.bound is None:
-            limits = lengths + self.config.max_tokens_beyond_input
-            return limits if self.positions is None else limits.clamp(max=self.positions + 1 - begun)
-        return torch.full_like(lengths, self.bound)
+    def _limit(self, source_len: int, begun: int) -> int:
+        """Tokens that an output may have behind those that it begins with."""
+        if self.bound is not None:
+            return self.bound
+        return new_tokens(source_len, self.config.max_tokens_beyond_input, begun, self.positions)
 
     def _ranker(self, sentences: int, limits: torch.Tensor) -> GreedyRanker | BeamRanker:
         eos = end_tokens(self.config, limits)

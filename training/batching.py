@@ -96,7 +96,7 @@ class TokenBatchSampler(Sampler[list[int]]):
         return self.num_batches // self.num_processes
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next iteration draws, and, where the pairs change with it, they give."""
+        """Says which epoch the next iteration draws; pairs that change with it are told."""
         self.epoch = epoch
         if self.changing is not None:
             self.changing.set_epoch(epoch)

@@ -82,7 +82,8 @@ def make_tokenizer(
         return tokenization.load_tokenizer(arguments.tokenizer.tokenizer)
     kept = store / "tokenizer"
     if (corpus.reused or goes_on) and fault_of(kept) is None:
-        corpus.report += "" if corpus.reused else "; read anew, for this run's own tokenizer"
+        if not corpus.reused:
+            corpus.report += "; read anew, for this run's own tokenizer"
         return tokenization.load_tokenizer(str(kept))
     tokenizer = tokenization.train_tokenizer(
         data.sentences(corpus.pairs),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from transformer2017.modeling.precision import widest_float
 from transformers import PreTrainedModel, Seq2SeqTrainer
 
 from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
@@ -43,10 +44,11 @@ class EvaluatingTrainer(Seq2SeqTrainer):
 
     def _validation_loss(self, model: PreTrainedModel) -> dict[str, float]:
         """Every process takes its share of the batches; sums are added up over all of them."""
-        exact = torch.float32 if self.args.device.type == "mps" else torch.float64
         with self.compute_loss_context_manager():
-            share = torch.tensor(teacher_forced_loss(model, self._validation_batches()), dtype=exact)
-        nats, tokens = self.accelerator.reduce(share.to(self.args.device), "sum").tolist()
+            share = teacher_forced_loss(model, self._validation_batches())
+        device = self.args.device
+        share = torch.tensor(share, dtype=widest_float(device), device=device)
+        nats, tokens = self.accelerator.reduce(share, "sum").tolist()
         return {"loss": nats / tokens, "perplexity": math.exp(min(nats / tokens, 700.0))}
 
     def _validation_batches(self) -> Iterator[dict[str, torch.Tensor]]:
