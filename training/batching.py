@@ -170,11 +170,13 @@ class Collator:
     Args:
         pad_token_id: Fills the source; the labels are filled with -100.
         multiple_of: Lengths are rounded up to this: 8 suits a GPU's matrix units.
+        positions: That a model has, if it learned them: no length is rounded up beyond these.
     """
 
-    def __init__(self, pad_token_id: int, multiple_of: int = 1) -> None:
+    def __init__(self, pad_token_id: int, multiple_of: int = 1, positions: int | None = None) -> None:
         self.pad_token_id = pad_token_id
         self.multiple_of = multiple_of
+        self.positions = positions
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Rows of `input_ids` and `labels` to tensors (batch, length)."""
@@ -187,7 +189,8 @@ class Collator:
 
     def _padded(self, sequences: list[list[int]], filler: int) -> torch.Tensor:
         longest = max(map(len, sequences))
-        longest += -longest % self.multiple_of
+        rounded = longest + -longest % self.multiple_of
+        longest = max(longest, min(rounded, self.positions or rounded))
         padded = np.full((len(sequences), longest), filler, dtype=np.int64)
         for row, sequence in zip(padded, sequences, strict=True):
             row[: len(sequence)] = sequence

@@ -1,4 +1,4 @@
-"""What the machine has: an accelerator or none, and whether it multiplies bfloat16 in hardware."""
+"""What the machine has: an accelerator or none, whether it multiplies bfloat16 in hardware, and other processes."""
 
 import torch
 
@@ -27,6 +27,15 @@ def idle_gpus(arguments: TrainingArguments) -> int:
     """GPUs beside the one that a run of a single process is on."""
     alone = arguments.world_size == 1 and arguments.device.type == "cuda"
     return torch.cuda.device_count() - 1 if alone else 0
+
+
+def most_of_processes(number: int, arguments: TrainingArguments) -> int:
+    """The largest of the numbers that all processes of the run bring; each must call this."""
+    if arguments.world_size == 1:
+        return number
+    numbers = torch.tensor(number, device=arguments.device)
+    torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+    return int(numbers)
 
 
 def _processor_has(name: str) -> bool:

@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import difflib
+import multiprocessing
+import os
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -92,6 +94,8 @@ class Flags:
         if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss
             arguments.model.label_smoothing = arguments.training.label_smoothing_factor
             arguments.training.label_smoothing_factor = 0.0
+        if not arguments.training.is_half:
+            arguments.training.mixed_precision = "no"  # also where accelerate's file has another: the flag goes before
         return arguments
 
     def _check_average(self) -> None:
@@ -106,12 +110,22 @@ class Flags:
         )
         return -(-batch_tokens // (self.namespace.device_batch_tokens * PartialState().num_processes))
 
+    def _precision(self) -> dict[str, object]:
+        """That which accelerate's own file or flags ask for, or what the hardware is quick in."""
+        asked = os.environ.get("ACCELERATE_MIXED_PRECISION")
+        if asked in {"bf16", "fp16"}:
+            return {asked: True}
+        return {"bf16": bfloat16_is_quick(self.use_cpu)}
+
     def _implied(self, with_validation: bool) -> dict[str, object]:
         """What follows from the flags that were given."""
         given, namespace = self.given, self.namespace
         implied: dict[str, object] = {"use_cpu": self.use_cpu}
         if not given & {"bf16", "fp16"}:
-            implied["bf16"] = bfloat16_is_quick(self.use_cpu)
+            implied |= self._precision()
+        forks = multiprocessing.get_all_start_methods()[0] == "fork"  # otherwise a worker takes long to start
+        if forks and not self.use_cpu and "dataloader_num_workers" not in given:
+            implied["dataloader_num_workers"] = 2  # which make batches while the accelerator works
         if "num_train_epochs" in given and "max_steps" not in given:
             implied["max_steps"] = -1
         if namespace.device_batch_tokens and "gradient_accumulation_steps" not in given:

@@ -11,6 +11,7 @@ import torch
 from transformer2017.configuration.manifest import write_whole
 from transformers import PreTrainedModel, TrainerCallback
 
+from .device import most_of_processes
 from .training_arguments import TrainingArguments
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
@@ -63,11 +64,11 @@ def settle_accumulation(args: TrainingArguments, model: PreTrainedModel, note: P
         note: Of this run; made if it is not there.
     """
     batches = _remembered(note, args.batch_tokens)
-    if batches is None:
-        batches = args.world_size * _accumulation(args, model)
-        if note is not None and args.should_save:
-            write_whole(note, json.dumps({"batch_tokens": args.batch_tokens, "batches_per_update": batches}))
-    args.gradient_accumulation_steps = -(-batches // args.world_size)
+    steps = _accumulation(args, model) if batches is None else -(-batches // args.world_size)
+    args.gradient_accumulation_steps = most_of_processes(steps, args)  # their GPUs may differ in memory
+    if batches is None and note is not None and args.should_save:
+        batches = args.world_size * args.gradient_accumulation_steps
+        write_whole(note, json.dumps({"batch_tokens": args.batch_tokens, "batches_per_update": batches}))
 
 
 def _accumulation(args: TrainingArguments, model: PreTrainedModel) -> int:

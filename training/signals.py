@@ -5,9 +5,10 @@ import signal
 import threading
 from typing import Any
 
-import torch
 from transformer2017.configuration import Stopped
 from transformers import TrainerCallback
+
+from .device import most_of_processes
 
 TOLD = b"\ntransformer2017: stopping after this update, with a checkpoint; once more to stop at once\n"
 
@@ -63,12 +64,10 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks all processes, since a checkpoint is written by all or none."""
-        heard = torch.tensor(self.signals.received or 0, device=args.device)
-        if args.world_size > 1:
-            torch.distributed.all_reduce(heard, torch.distributed.ReduceOp.MAX)
-        if not int(heard):
+        heard = most_of_processes(self.signals.received or 0, args)
+        if not heard:
             return
-        self.signals.received = int(heard)
+        self.signals.received = heard
         self.trainer.keeps_aside = not control.should_save
         control.should_training_stop = control.should_save = True
 

@@ -62,7 +62,7 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
         self, model: Any, args: TrainingArguments, validation: ValidationSet | None = None, **kwargs: Any
     ) -> None:
         multiple_of = 8 if args.device.type == "cuda" else 1
-        kwargs.setdefault("data_collator", Collator(model.config.pad_token_id, multiple_of))
+        kwargs.setdefault("data_collator", Collator(model.config.pad_token_id, multiple_of, model.config.learned_positions))
         if validation is not None:
             kwargs.setdefault("eval_dataset", validation.tokens)
         super().__init__(model=model, args=args, **kwargs)

@@ -112,3 +112,10 @@ def test_collator_pads_source_and_labels_each_with_its_own():
     assert batch["input_ids"].tolist() == [[5, 2, 0, 0], [5, 6, 2, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 0]]
     assert batch["labels"].tolist() == [[6, 7, 8, 9, 2, -100, -100, -100], [2] + [-100] * 7]
+
+
+@pytest.mark.parametrize(("positions", "length"), [(None, 8), (100, 8), (7, 7), (5, 5)])
+def test_no_batch_is_rounded_up_beyond_the_positions_of_the_model(positions, length):
+    """Which refuses a longer one, though the rest were padding."""
+    batch = Collator(0, 8, positions)([{"input_ids": [5, 6, 7, 8, 2], "labels": [2]}])
+    assert batch["input_ids"].shape == (1, length)

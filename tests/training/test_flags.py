@@ -46,6 +46,28 @@ def test_bfloat16_is_the_default_where_it_is_quick(flags, monkeypatch, quick):
     assert "in float32" in arguments.describe()
 
 
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_workers_make_batches_while_a_gpu_works(flags, monkeypatch, has_gpu):
+    """On the processor they would take its time; and a number that the user gives stays."""
+    monkeypatch.setattr(flags_module, "has_accelerator", lambda: has_gpu)
+    monkeypatch.setattr(flags_module.multiprocessing, "get_all_start_methods", lambda: ["fork", "spawn"])
+    given = Flags(without(flags(dataloader_num_workers=1), "--use_cpu"))
+    assert given._implied(with_validation=True).get("dataloader_num_workers") is None
+    implied = Flags(without(flags(), "--use_cpu"))._implied(with_validation=True)
+    assert implied.get("dataloader_num_workers") == (2 if has_gpu else None)
+
+
+@pytest.mark.parametrize("asked", ["no", "bf16", "fp16"])
+def test_accelerates_precision_counts_where_no_flag_says_another(flags, monkeypatch, asked):
+    """`accelerate launch` hands the mixed_precision of its file on in the environment, which Trainer reads."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked)
+    monkeypatch.setattr(flags_module, "bfloat16_is_quick", lambda use_cpu: False)
+    training = Flags(flags()).with_recipe("small-data", with_validation=True).training
+    assert (training.mixed_precision, training.bf16, training.fp16) == (asked, asked == "bf16", asked == "fp16")
+    training = Flags(flags(bf16="false")).with_recipe("small-data", with_validation=True).training
+    assert training.mixed_precision == "no"
+
+
 @pytest.mark.parametrize(
     ("asked", "epochs"),
     [

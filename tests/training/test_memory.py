@@ -1,5 +1,6 @@
 """How much of an update a device takes at once."""
 
+import json
 import subprocess
 import sys
 
@@ -58,6 +59,17 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(model, tmp_path, monkey
     other = arguments(tmp_path, batch_tokens=2048)
     memory.settle_accumulation(other, model, note)
     assert other.gradient_accumulation_steps == 1
+
+
+def test_all_processes_take_as_many_parts_as_the_smallest_gpu_needs(model, tmp_path, monkeypatch):
+    """They would wait for one another without end if one had fewer batches in an update."""
+    note = tmp_path / "parts.json"
+    monkeypatch.setattr(memory, "memory_of_device", lambda device: 64 * GIBIBYTE)
+    monkeypatch.setattr(memory, "most_of_processes", lambda number, args: max(number, 4))
+    args = arguments(tmp_path)
+    memory.settle_accumulation(args, model, note)
+    assert args.gradient_accumulation_steps == 4
+    assert json.loads(note.read_text())["batches_per_update"] == 4
 
 
 KEPT_AND_GIVEN_BACK = """
