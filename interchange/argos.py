@@ -5,6 +5,7 @@ A package is a zip, named .argosmodel, of one folder with `metadata.json`, `mode
 Source: argostranslate/package.py, argostranslate/tokenizer.py and argostranslate/translate.py (1.9 to 1.11).
 """
 
+import base64
 import json
 import re
 import tempfile
@@ -121,27 +122,25 @@ def sentencepiece_model(tokenizer: PreTrainedTokenizerBase) -> bytes:
     proto: Any = sentencepiece_model_pb2  # made by protobuf as it is imported, out of sight of type checkers
     description = _description(tokenizer)
     kind, scores = description["model"]["type"], _scores(description["model"])
-    special = {token["content"] for token in description["added_tokens"] if token["special"]}
     model = proto.ModelProto()
-    for piece, score in scores:
+    kinds = {token["content"]: "CONTROL" if token["special"] else "USER_DEFINED" for token in description["added_tokens"]}
+    for piece, score in [*scores, *_added_behind(description, len(scores))]:
         entry = model.pieces.add()
         entry.piece, entry.score = piece, score
-        if piece == tokenizer.unk_token:
-            entry.type = proto.ModelProto.SentencePiece.UNKNOWN
-        elif piece in special:
-            entry.type = proto.ModelProto.SentencePiece.CONTROL
-        elif len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            entry.type = proto.ModelProto.SentencePiece.BYTE
+        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+            kinds[piece] = "BYTE"
+        kind_of_piece = "UNKNOWN" if piece == tokenizer.unk_token else kinds.get(piece, "NORMAL")
+        entry.type = proto.ModelProto.SentencePiece.Type.Value(kind_of_piece)
     trainer = model.trainer_spec
     trainer.model_type = proto.TrainerSpec.BPE if kind == "BPE" else proto.TrainerSpec.UNIGRAM
-    trainer.vocab_size = len(scores)
+    trainer.vocab_size = len(model.pieces)
     trainer.byte_fallback = bool(description["model"].get("byte_fallback"))
     for name in ("unk", "bos", "eos", "pad"):
-        setattr(trainer, f"{name}_id", getattr(tokenizer, f"{name}_token_id"))
-        setattr(trainer, f"{name}_piece", getattr(tokenizer, f"{name}_token"))
-    model.normalizer_spec.name = "identity"
-    model.normalizer_spec.add_dummy_prefix = True
-    model.normalizer_spec.remove_extra_whitespaces = False
+        token = getattr(tokenizer, f"{name}_token")
+        setattr(trainer, f"{name}_id", -1 if token is None else getattr(tokenizer, f"{name}_token_id"))
+        if token is not None:
+            setattr(trainer, f"{name}_piece", token)
+    _normalize_alike(model.normalizer_spec, description)
     return model.SerializeToString()
 
 
@@ -159,7 +158,40 @@ def _description(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
             "an Argos package holds a SentencePiece model, and this tokenizer is of another kind: train with "
             "--tokenizer_type bpe or unigram"
         )
+    if tokenizer.unk_token is None:
+        raise UsageError("a SentencePiece model has a token for what it does not know, and this tokenizer has none")
     return description
+
+
+def _normalize_alike(rules: Any, description: dict[str, Any]) -> None:
+    """Has SentencePiece change text before it cuts it as the tokenizer does.
+
+    Raises:
+        UsageError: If it does what SentencePiece has no rule for.
+    """
+    whole = description["normalizer"] or {"normalizers": []}
+    before_words = description["pre_tokenizer"] or {}
+    rules.name = "identity"
+    rules.add_dummy_prefix = before_words.get("prepend_scheme", "never") != "never"
+    rules.remove_extra_whitespaces = False
+    for step in whole.get("normalizers", [whole]):
+        if step["type"] == "Precompiled":
+            rules.name, rules.precompiled_charsmap = "user_defined", base64.b64decode(step["precompiled_charsmap"])
+        elif step["type"] == "Prepend":
+            rules.add_dummy_prefix = True
+        elif step["type"] == "Strip":
+            rules.remove_extra_whitespaces = True
+        elif step["type"] != "Replace" or step["content"] not in (SPACE, " "):
+            raise UsageError(
+                f"this tokenizer changes text before it cuts it ({step['type']}), and the SentencePiece model of an "
+                "Argos package would not: change the text beforehand, and train with a tokenizer that does not"
+            )
+
+
+def _added_behind(description: dict[str, Any], vocabulary: int) -> list[tuple[str, float]]:
+    """The added tokens that stand behind the model's own vocabulary, in the order of their ids."""
+    behind = {token["id"]: token["content"] for token in description["added_tokens"] if token["id"] >= vocabulary}
+    return [(behind[number], 0.0) for number in sorted(behind)]
 
 
 def _scores(model: dict[str, Any]) -> list[tuple[str, float]]:

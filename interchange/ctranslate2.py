@@ -251,5 +251,5 @@ def _log_probabilities(model: Transformer2017ForConditionalGeneration, sources: 
 
 
 def _compute_type(quantization: str) -> str:
-    """Half precision is stored as asked and computed in float32 here: not every processor computes in it."""
-    return "float32" if quantization in ("float16", "bfloat16", "float32") else quantization
+    """What is stored as asked is computed in float32 here where this processor does not compute in it."""
+    return quantization if quantization in load_library().get_supported_compute_types("cpu") else "float32"

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
+from transformer2017.configuration.manifest import check_weights
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformer2017.modeling.output_length import named_max_length
@@ -224,17 +225,20 @@ def _learned(positions: State) -> int | None:
 def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | None = None) -> Report:
     """Reads a folder (or a name on the Hub) of transformers' MarianMT, tokenizer included, and writes it as ours.
 
+    The weights are written in float32, whatever they were in.
+
     Raises:
         UsageError: If there is no such model, or it cannot be represented.
         RunError: If the logits differ.
     """
-    try:
-        marian = MarianMTModel.from_pretrained(path).eval()
+    try:  # in float32: in half precision their table of positions is not quite the formula, and weights train badly
+        marian, loading = MarianMTModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         if marian.config.model_type != "marian":
             raise ValueError(f"its config.json says that it is a {marian.config.model_type}")
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"{path} cannot be read as a MarianMT model: {in_a_line(error)}") from error
-    model = transformer2017_from(marian)
+    check_weights(path, loading)
+    model = transformer2017_from(marian.eval())
     model.save_pretrained(output_dir)
     report = Report(f"marian import from {path}")
     try:
@@ -243,6 +247,6 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
         report.note(f"no tokenizer: {in_a_line(error)}")
     if marian.config.encoder_layerdrop or marian.config.decoder_layerdrop:
         report.note("layer-drop, which acts in training only, is not in the paper's model and was left out")
-    reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir, dtype=marian.dtype).eval()
+    reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir).eval()
     compare_models(report, marian, reloaded, sources, LOGITS_TOLERANCE)
     return report

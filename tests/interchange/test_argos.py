@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformer2017.configuration import UsageError
 from transformer2017.interchange.argos import export_argos, sentencepiece_model
 from transformer2017.interchange.report import greedy_translations
+from transformer2017.training.sentencepiece_model import load_sentencepiece
 from transformers import PreTrainedTokenizerFast
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -66,6 +67,60 @@ def test_sentencepiece_cuts_as_the_tokenizer_does(kind, lines):
         assert processor.decode(processor.encode(line)) == line
     assert same >= 0.99 * (300 + len(hard)), f"{same} of {300 + len(hard)} cut alike"
     assert [processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("rules", ["nmt_nfkc", "nmt_nfkc_cf", "identity"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_sentencepiece_model_comes_out_as_it_went_in(kind, rules, prefix, lines, tmp_path):
+    """Its rules of normalisation, the space before the first word, and its own words, whose ids must not move."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(tmp_path / "own"),
+        vocab_size=800,
+        model_type=kind,
+        normalization_rule_name=rules,
+        add_dummy_prefix=prefix,
+        user_defined_symbols=["<2de>"],
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    original = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "own.model"))
+    tokenizer = load_sentencepiece(str(tmp_path / "own.model"))
+    written = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model(tokenizer))
+    assert written.pad_id() == tokenizer.pad_token_id == original.get_piece_size()  # added, where it has none
+    hard = ["ＦＵＬＬ ½ ﬁ", "two  spaces", " a ", "Straße ✓ 日本", "<2de> A man", "e\u0301"]
+    for line in [*lines[:200], *hard]:
+        assert written.encode(line) == original.encode(line), line
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "reason"),
+    [(normalizers.Lowercase(), "Lowercase"), (normalizers.Replace("a", "b"), "Replace"), (normalizers.NFKC(), "NFKC")],
+)
+def test_a_tokenizer_that_changes_text_is_refused(normalizer, reason, lines):
+    """SentencePiece would read other text than the model was trained on."""
+    tokenizer = subwords("bpe", lines[:100])
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([normalizer, backend.normalizer])
+    with pytest.raises(UsageError, match=reason):
+        sentencepiece_model(tokenizer)
+
+
+def test_a_tokenizer_without_a_start_token(lines):
+    """As that of many a SentencePiece model."""
+    tokenizer = subwords("bpe", lines[:100])
+    tokenizer.bos_token = None
+    processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model(tokenizer))
+    assert processor.encode(lines[0]) == tokenizer(lines[0]).input_ids[:-1]
+
+
+def test_a_tokenizer_without_an_unknown_token_is_refused(lines):
+    """SentencePiece reads no model without one."""
+    tokenizer = subwords("bpe", lines[:100])
+    tokenizer.unk_token = None
+    with pytest.raises(UsageError, match="for what it does not know"):
+        sentencepiece_model(tokenizer)
 
 
 def test_a_package_has_the_layout_and_translates(lines, shaken, tmp_path):

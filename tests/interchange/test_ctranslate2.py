@@ -3,7 +3,7 @@
 import pytest
 import transformer2017
 from transformer2017.configuration import RunError, UsageError
-from transformer2017.interchange.ctranslate2 import export_ctranslate2, tokens_by_id
+from transformer2017.interchange.ctranslate2 import QUANTIZATIONS, export_ctranslate2, tokens_by_id
 from transformer2017.interchange.report import greedy_translations, sample_sources
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -57,6 +57,17 @@ def test_int8(words, shaken, tmp_path):
     export_ctranslate2(model, words, tmp_path / "float32")
     sizes = [(tmp_path / kind / "model.bin").stat().st_size for kind in ("int8", "float32")]
     assert sizes[0] < 0.7 * sizes[1]  # the tables of positions stay float32
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_every_quantization_is_written_and_compared_on_any_processor(words, shaken, tmp_path, quantization):
+    """Also one in which this processor cannot compute."""
+    config = transformer2017.Transformer2017Config(
+        vocab_size=len(words), d_model=32, d_ff=48, num_heads=4, encoder_layers=1, decoder_layers=1
+    )
+    model = shaken(transformer2017.Transformer2017ForConditionalGeneration(config))
+    report = export_ctranslate2(model, words, tmp_path, quantization)
+    assert report.largest_difference < 1
 
 
 def test_what_it_cannot_hold_is_refused(words, tmp_path):

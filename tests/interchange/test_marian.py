@@ -134,6 +134,28 @@ def test_import_is_the_same_function(fields, tmp_path):
     assert loaded.config.decoder_start_token_id == 59
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_import_of_a_model_in_half_precision(dtype, tmp_path):
+    """Its table of positions, rounded, is still the formula; the weights, as they were, in float32."""
+    marian = tiny_marian(scale_embedding=False).to(dtype)
+    marian.save_pretrained(tmp_path / "marian")
+    import_marian(tmp_path / "marian", tmp_path / "ours")
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "ours")
+    assert (loaded.config.learned_positions, loaded.dtype) == (None, torch.float32)
+    wide = MarianMTModel.from_pretrained(tmp_path / "marian", dtype=torch.float32).eval()
+    torch.testing.assert_close(logits(loaded), logits(wide), atol=1e-5, rtol=0)
+
+
+def test_import_of_weights_that_are_not_whole(tmp_path):
+    """transformers would fill them up with random ones."""
+    marian = tiny_marian()
+    state = marian.state_dict()
+    del state["model.decoder.layers.2.fc2.weight"]
+    marian.save_pretrained(tmp_path / "marian", state_dict=state)
+    with pytest.raises(UsageError, match=r"layers\.2\.fc2\.weight is missing"):
+        import_marian(tmp_path / "marian", tmp_path / "ours")
+
+
 def test_import_of_positions_that_are_no_sinusoids():
     """A table in the checkpoint that is not the formula becomes learned positions, and nothing is lost."""
     marian = tiny_marian()
