@@ -33,6 +33,7 @@ variable MODEL names another model. The folder `transformer2017` is the package'
 `transformer2017 app --space` wrote this Space.
 """
 ROOMS = ("", ".cli", ".configuration", ".inspection", ".modeling")  # of the package: those that the app needs
+FOR_TOKENIZERS = "sentencepiece\n"  # those of models that were imported from Marian
 KINDS_OF_FILE = (".py", ".html", ".css", ".js")
 
 
@@ -49,7 +50,7 @@ def write_space(model: str, folder: Path) -> None:
     versions = {name: _version(name) for name in ("torch", "transformers", "gradio")}
     title, python = model.rpartition("/")[2], f"{sys.version_info.major}.{sys.version_info.minor}"
     readme = README.format(model=model, title=title, gradio=versions["gradio"], python=python)
-    requirements = "".join(f"{name}=={number}\n" for name, number in versions.items())
+    requirements = "".join(f"{name}=={number}\n" for name, number in versions.items()) + FOR_TOKENIZERS
     texts = {"app.py": APP.format(model=model), "requirements.txt": requirements, "README.md": readme}
     with written_whole(folder) as beside:
         for room in ROOMS:

@@ -39,6 +39,8 @@ def written_whole(folder: Path) -> Iterator[Path]:
     Raises:
         UsageError: If the folder's place is taken.
     """
+    if folder.resolve() == Path.cwd():  # which no other folder can take the place of
+        raise UsageError(f"{str(folder)!r} is the folder that this runs in: name a new one")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder: name a new one")
     beside = folder.with_name(f".{folder.name}.partial")

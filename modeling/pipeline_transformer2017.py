@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, Pipeline
 
-from .documents import split_lines, split_sentences, strip_white_space
+from .documents import split_lines, split_sentences, strip_white_space, without_surrogates
 
 # What a saved model's config says, so that `pipeline(model=folder, trust_remote_code=True)` finds task and code. It
 # names an Auto class: transformers does not find a model class that lives in the folder itself.
@@ -177,11 +177,12 @@ class Text2TextGenerationPipeline(Pipeline):
         Raises:
             ValueError: If a text is longer than the model takes, and `truncation` is off.
         """
-        texts = [self._prefix + text for text in texts]
-        if hasattr(self.tokenizer, "_build_translation_inputs"):
-            languages = self.task.split("_")  # translation_xx_to_yy
-            if src_lang is None and tgt_lang is None and len(languages) == 4:
-                src_lang, tgt_lang = languages[1], languages[3]
+        texts = [without_surrogates(self._prefix + text) for text in texts]
+        languages = self.task.split("_")  # translation_xx_to_yy
+        if src_lang is None and tgt_lang is None and len(languages) == 4:
+            src_lang, tgt_lang = languages[1], languages[3]
+        needs_languages = hasattr(self.tokenizer, "_build_translation_inputs")
+        if needs_languages and (src_lang or tgt_lang or self.return_name == "translation"):
             encoded = self.tokenizer._build_translation_inputs(
                 texts, return_tensors=None, src_lang=src_lang, tgt_lang=tgt_lang
             )

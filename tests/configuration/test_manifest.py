@@ -3,11 +3,13 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 import torch
 from transformer2017.cli import main
-from transformer2017.configuration.manifest import MANIFEST, check_manifest, write_manifest
+from transformer2017.configuration import UsageError
+from transformer2017.configuration.manifest import MANIFEST, check_manifest, write_manifest, written_whole
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.saving import save_model
 from transformer2017.training.tokenization import train_tokenizer
@@ -146,3 +148,12 @@ def test_writing_again_follows_the_files(copy):
     flip(copy / "model.safetensors")
     write_manifest(copy)
     check_manifest(copy)
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    """By no name that it has; a traceback told of it before."""
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "", f"../{tmp_path.name}"):
+        with pytest.raises(UsageError, match="name a new one"), written_whole(Path(name)):
+            pass
+    assert not list(tmp_path.iterdir())

@@ -315,6 +315,35 @@ def test_t5_reads_its_prefix_from_the_task(tokenizer):
     assert prefixed == by_hand
 
 
+class OfTwoLanguages(PreTrainedTokenizerFast):
+    """As mBART's, NLLB's and M2M100's, which refuse to translate between languages that are not named."""
+
+    def _build_translation_inputs(self, texts, return_tensors, src_lang, tgt_lang, **kwargs):
+        if src_lang is None or tgt_lang is None:
+            raise ValueError("Translation requires a `src_lang` and a `tgt_lang` for this model")
+        return {**self([f"{src_lang} {text}" for text in texts]), "forced_bos_token_id": 5}
+
+
+def test_only_a_translation_needs_its_languages_named(own_model, tokenizer):
+    """As in transformers 4: text2text-generation gives such a tokenizer the text alone."""
+    words = OfTwoLanguages(
+        tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    free = pipeline("text2text-generation", model=own_model, tokenizer=words)
+    texts = [record["generated_text"] for record in free(TEXTS, **LENGTHS)]
+    assert texts == translate_one_by_one(own_model, tokenizer, TEXTS)
+    named = free("two", src_lang="one", tgt_lang="two", **WORDS_ALONE)[0]["generated_text"]
+    assert named.split()[0] == tokenizer.convert_ids_to_tokens(5)
+    with pytest.raises(ValueError, match="requires a `src_lang`"):
+        pipeline("translation", model=own_model, tokenizer=words)("two")
+
+
+def test_a_lone_surrogate_is_no_traceback(own_model, tokenizer):
+    """Text from the web and from file names has them; no tokenizer takes them."""
+    translate = pipeline("translation", model=own_model, tokenizer=tokenizer)
+    assert translate("one \ud83d two", **LENGTHS) == translate("one ? two", **LENGTHS)
+
+
 def test_a_saved_pipeline_carries_its_code(tokenizer, tmp_path):
     """Any model that the pipeline saves can be used as a pipeline where the package is not."""
     marian = next(others(tokenizer))
