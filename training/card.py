@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
+from transformer2017.configuration.manifest import write_whole
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.trainer_callback import TrainerState
 
@@ -31,7 +32,7 @@ def model_card(
     Args:
         prepared: What the run began with.
         scores: Validation scores and their signatures, as `ValidationSet.score` gives them, and `weights`, which says
-            what the weights are.
+            what the weights are, with `chosen`, whether these scores were a reason to take them.
         curves: The picture of the run's curves.
         address: Where others load the model from, such as "me/en-de"; the folder's name if None.
     """
@@ -67,6 +68,7 @@ def model_card(
         updates=f"{state.global_step:,}",
         epochs=f"{state.epoch or 0:.1f}",
         weights=scores.get("weights"),
+        chosen=scores.get("chosen"),
         scores=[
             (NAMES[metric], f"{scores[metric]:.2f}", scores.get(f"{metric}_signature", ""))
             for metric in NAMES
@@ -76,6 +78,14 @@ def model_card(
         flags=" ".join(arguments.command_line()),
     )
     return str(card)
+
+
+def readdress(card: Path, address: str) -> None:
+    """Has the commands of a finished card load the model from another address than the one that it was written for."""
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    if former := re.search(r'from_pretrained\("([^"]+)", trust_remote_code', text):
+        use = rf'(from_pretrained\("|transformer2017 (?:translate|evaluate) ){re.escape(former[1])}(?=["\s])'
+        write_whole(card, re.sub(use, lambda found: found[1] + address, text))
 
 
 def decoding(generation: GenerationConfig) -> str:

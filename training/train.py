@@ -44,7 +44,9 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
         if claim(folder, flags):
             say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
             if flags.namespace.push_to_hub and PartialState().is_main_process:
-                say(f"uploaded: {hub.Upload(flags.namespace).push(folder.path)}")
+                upload = hub.Upload(flags.namespace)
+                card.readdress(folder.path / "README.md", upload.repo_id)
+                say(f"uploaded: {upload.push(folder.path)}")
             return
         prepared = prepare(flags, folder.store, goes_on=folder.has_learnt)
     corpus, arguments, tokenizer, tokens = prepared.corpus, prepared.arguments, prepared.tokenizer, prepared.tokens
@@ -121,7 +123,7 @@ def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> 
     """Takes the average of the last checkpoints (§6.1), unless it does worse on the validation set.
 
     Returns:
-        The validation scores with beam search, and what the weights are.
+        The validation scores with beam search, what the weights are, and whether they were chosen by such scores.
     """
     model, validation, count = trainer.model, trainer.validation, arguments.training.average_checkpoints
     averaged = None
@@ -136,13 +138,14 @@ def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> 
     single = {name: weight.clone() for name, weight in model.state_dict().items()}
     best = trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint
     label = "best checkpoint" if best else "last update"
-    scores = {"weights": label, **final_scores(trainer, validation)}
+    chosen = bool(best) or averaged is not None
+    scores = {"weights": label, "chosen": chosen, **final_scores(trainer, validation)}
     say(f"{label}: {card.one_line(scores)}")
     if averaged is None:
         return scores
     averaging.set_weights(model, averaged)
     label = f"average of the last {count} checkpoints"
-    averaged_scores = {"weights": label, **final_scores(trainer, validation)}
+    averaged_scores = {"weights": label, "chosen": chosen, **final_scores(trainer, validation)}
     say(f"{label}: {card.one_line(averaged_scores)}")
     metric = next(name for name in ("bleu", "wer") if name in scores)
     if (averaged_scores[metric] >= scores[metric]) == (metric == "bleu"):

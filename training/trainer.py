@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,15 @@ class SeedEachUpdate(TrainerCallback):
         set_seed(int(seeds.generate_state(1)[0]))
 
 
-class StepsAsAsked(TrainerCallback):
-    """Logs, evaluates and saves as often as the flags of this start say; a checkpoint brings those of the first."""
+class StateOfThisStart(TrainerCallback):
+    """Mends what the state of a checkpoint says of an earlier start: how often to act, and where the run's folder is."""
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """After the state of a checkpoint has been read."""
         state.compute_steps(args, state.max_steps)
+        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
+        if not state.best_model_checkpoint and best.is_dir():  # the folder was moved, and transformers gave it up
+            state.best_model_checkpoint = str(best)
 
 
 class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
@@ -68,7 +72,7 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
         super().__init__(model=model, args=args, **kwargs)
         self.validation = validation
         self.tokens_per_second = TokensPerSecond()
-        for callback in (SeedEachUpdate(), StepsAsAsked(), FreedMemory(), self.tokens_per_second, EarlyStopping()):
+        for callback in (SeedEachUpdate(), StateOfThisStart(), FreedMemory(), self.tokens_per_second, EarlyStopping()):
             self.add_callback(callback)
         if args.max_minutes or args.save_minutes:
             self.add_callback(Clock())

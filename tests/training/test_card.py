@@ -5,7 +5,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 from transformer2017 import Transformer2017Config
 from transformer2017.training.arguments import DataArguments
-from transformer2017.training.card import decoding, evaluation_results, hub_dataset
+from transformer2017.training.card import decoding, evaluation_results, hub_dataset, readdress
 from transformer2017.training.saving import paper_generation_config
 from transformers import GenerationConfig
 
@@ -47,6 +47,29 @@ def test_the_card_says_how_the_model_decodes_also_where_it_came_from_elsewhere()
     assert decoding(paper_generation_config(Transformer2017Config())) == beam
     assert decoding(GenerationConfig()) == "greedy"
     assert decoding(GenerationConfig(num_beams=6)) == "by beam search of size 6 with length penalty 1"
+
+
+def test_a_finished_run_is_uploaded_with_the_address_that_it_gets(tmp_path):
+    """The commands of its card, and no more: other words may be alike."""
+    text = (
+        "# run\nA run of ...\n"
+        'model = AutoModelForSeq2SeqLM.from_pretrained("run", trust_remote_code=True)\n'
+        "transformer2017 translate run < input.txt > output.txt\n"
+        "transformer2017 evaluate run --source running.source\n"
+        "transformer2017 train --output_dir run\n"
+    )
+    card = tmp_path / "README.md"
+    card.write_text(text, encoding="utf-8")
+    readdress(card, "me/en-de")
+    readdress(tmp_path / "no card", "me/en-de")
+    assert card.read_text(encoding="utf-8").splitlines() == [
+        "# run",
+        "A run of ...",
+        'model = AutoModelForSeq2SeqLM.from_pretrained("me/en-de", trust_remote_code=True)',
+        "transformer2017 translate me/en-de < input.txt > output.txt",
+        "transformer2017 evaluate me/en-de --source running.source",
+        "transformer2017 train --output_dir run",
+    ]
 
 
 def test_only_a_data_set_of_the_hub_is_linked(tmp_path):

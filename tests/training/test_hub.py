@@ -49,7 +49,8 @@ class Hub(BaseHTTPRequestHandler):
         here = f"http://127.0.0.1:{self.server.server_port}"
         if self.path == "/api/repos/create":
             self.server.created = json.loads(body)
-            self._answer({"url": f"{here}/me/en-de", "name": "me/en-de"})
+            name = "{organization}/{name}".format(**{"organization": "me", **self.server.created})
+            self._answer({"url": f"{here}/{name}", "name": name})
         elif self.path == "/api/validate-yaml":
             yaml.safe_load(json.loads(body)["content"].split("---")[1])
             self._answer({"errors": [], "warnings": []})
@@ -174,9 +175,11 @@ def test_one_flag_of_train_uploads_the_finished_folder_alone(hub, tmp_path):
     assert {"config.json", "tokenizer.json", "README.md", "pipeline_transformer2017.py"} <= set(hub.files)
     assert not any(b"hf_secret" in content for content in hub.files.values())
     assert b"hf_secret" not in (tmp_path / "run" / "_run" / "flags.json").read_bytes()
+    words[words.index("me/en-de")] = "me/other"
     again = run_against(hub, ["-m", "transformer2017", "train", *words], tmp_path)  # had the first upload failed
     assert "This run is finished" in again.stdout
     assert len(hub.commits) == 2
+    assert b'from_pretrained("me/other"' in hub.files["README.md"]
 
 
 def test_an_upload_that_cannot_be_is_known_before_training(tmp_path):

@@ -1,5 +1,6 @@
 """A run that was stopped ends as if it had not been: the oracle is the uninterrupted run."""
 
+import json
 import os
 import signal
 import subprocess
@@ -168,6 +169,19 @@ def test_a_run_that_was_moved_before_it_was_finished_is_finished(flags, monkeypa
     (tmp_path / "run").rename(tmp_path / "moved")
     whole = train(flags("whole"))
     assert_same_weights(whole, train(flags("moved")))
+
+
+def test_a_run_that_was_moved_half_way_finds_its_best_checkpoint(flags, monkeypatch, tmp_path):
+    """The first one here, as no BLEU is above its 0."""
+    with monkeypatch.context() as patch:
+        stop_at(9, patch)
+        with pytest.raises(Stop):
+            train(flags("run"))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    whole, moved = train(flags("whole")), train(flags("moved"))
+    best = json.loads((moved / "checkpoint-12" / "trainer_state.json").read_text())["best_model_checkpoint"]
+    assert Path(best) == moved / "checkpoint-4"
+    assert_same_weights(whole, moved)
 
 
 def test_a_folder_is_one_runs_at_a_time(tmp_path):

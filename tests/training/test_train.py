@@ -63,6 +63,15 @@ def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monk
     assert "holds a run with other flags (--dropout)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("kept", "chosen"), [(0, False), (3, True)], ids=["the last update", "an average"])
+def test_the_card_says_that_weights_were_chosen_where_they_were(flags, tmp_path, kept, chosen):
+    """By the scores that it shows; those of the last update alone are no choice."""
+    assert main(["train", *flags(load_best_model_at_end="false", average_checkpoints=kept)]) == 0
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert ("by which the weights\nwere chosen" in card) is chosen
+    assert "validation set" in card
+
+
 def run_flags(run):
     given = json.loads((run / "_run" / "flags.json").read_text())["flags"]
     words = []
