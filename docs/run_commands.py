@@ -4,10 +4,11 @@
 
 Blocks marked `bash` and `python` are run, in the order of the pages, in an empty folder with some hundred lines of the
 corpus under the names that the pages use. Blocks marked `text` are listed with the reason why they are not run.
-Training is cut short by the flags in `SHORT`.
+Training is cut short by the flags in `SHORT` and `SMALL`.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -28,7 +29,8 @@ PAGES = (
     "how-to/from-fairseq.md",
 )
 LINES = {"train": 600, "val": 20, "test": 10}
-SHORT = "--max_steps 20 --batch_tokens 1500 --preset tiny --vocab_size 1000 --report_to none"
+SHORT = "--max_steps 20 --batch_tokens 1500 --report_to none"
+SMALL = "--preset tiny --vocab_size 1000"  # where the model is not one that there is already
 NOT_RUN = {
     "make test": "is what .ci/run runs",
     "make demo": "trains for minutes; tests/training/test_pronunciation.py runs the verb",
@@ -49,7 +51,8 @@ def main() -> int:
     rows, failed = [], False
     for page in PAGES:
         blocks = re.findall(r"```(bash|python|text)\n(.*?)```", (HERE / page).read_text(encoding="utf-8"), re.S)
-        if any("transformer2017 train" in block for kind, block in blocks if kind == "bash"):
+        commands = "\n".join(block for kind, block in blocks if kind == "bash")
+        if re.search(r"transformer2017 train (?!--model)", commands):
             shutil.rmtree(folder / "runs", ignore_errors=True)
         for kind, block in blocks:
             for command in [block] if kind == "python" else block.replace("\\\n", " ").strip().split("\n"):
@@ -60,7 +63,8 @@ def main() -> int:
                 print(rows[-1], flush=True)
     now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     head = f"# The commands of these pages\n\nLast run by `python docs/run_commands.py --data DATA` on {now}, "
-    head += f"training cut short with `{SHORT}`.\n\n| page | command (first line) | result |\n| --- | --- | --- |\n"
+    head += f"training cut short with `{SHORT} {SMALL}`.\n\n"
+    head += "| page | command (first line) | result |\n| --- | --- | --- |\n"
     (HERE / "commands.md").write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
     return int(failed)
@@ -82,10 +86,11 @@ def run(kind: str, command: str, folder: Path) -> tuple[str, bool]:
         if command.startswith(start):
             return f"not run: {reason}", True
     if command.startswith("transformer2017 train"):
-        command = f"{command} {SHORT}"
+        command = f"{command} {SHORT}" if "--model" in command.split() else f"{command} {SHORT} {SMALL}"
     words = [sys.executable, "-c", command] if kind == "python" else ["bash", "-c", command]
     started = time.perf_counter()
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    paths = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # the commands of this environment
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": paths})
     seconds = time.perf_counter() - started
     if done.returncode:
         print(done.stderr[-2000:], file=sys.stderr)

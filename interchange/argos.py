@@ -123,7 +123,8 @@ def sentencepiece_model(tokenizer: PreTrainedTokenizerBase) -> bytes:
     description = _description(tokenizer)
     kind, scores = description["model"]["type"], _scores(description["model"])
     model = proto.ModelProto()
-    kinds = {token["content"]: "CONTROL" if token["special"] else "USER_DEFINED" for token in description["added_tokens"]}
+    added = {token["content"]: token["special"] for token in description["added_tokens"]}
+    kinds = {piece: "CONTROL" if is_special else "USER_DEFINED" for piece, is_special in added.items()}
     for piece, score in [*scores, *_added_behind(description, len(scores))]:
         entry = model.pieces.add()
         entry.piece, entry.score = piece, score

@@ -14,6 +14,7 @@ from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
 BITS = 16  # of a random number of dropout: rates are met to 2^-17, and the scale is that of the rate met
 SHORT = 64  # tokens: up to here attention is quicker as products than by torch's kernel
 CHUNK = 2**23  # logits that exist at a time where they are not kept: 32 MiB in float32
+GPU_CHUNKS = 8  # so many times as many on a GPU, which small products leave idle
 
 
 class Dropout(nn.Dropout):
@@ -124,7 +125,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         d_states, d_weight = torch.empty_like(states), torch.zeros_like(weight, dtype=wide)
         d_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
         vocab_size = len(weight)
-        chunk = max(1, CHUNK // vocab_size)
+        chunk = max(1, CHUNK * (1 if states.device.type == "cpu" else GPU_CHUNKS) // vocab_size)
         loss = -smoothing / vocab_size * _sum_of_logits(states, weight, bias, wide)
         for x, y, d_x in zip(states.split(chunk), labels.split(chunk), d_states.split(chunk), strict=True):
             right = y.unsqueeze(-1)  # (chunk, 1)

@@ -41,7 +41,7 @@ class SeedEachUpdate(TrainerCallback):
 
 
 class StateOfThisStart(TrainerCallback):
-    """Mends what the state of a checkpoint says of an earlier start: how often to act, and where the run's folder is."""
+    """Mends what a checkpoint says of an earlier start: how often to log, and where its best one is."""
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """After the state of a checkpoint has been read."""
@@ -65,8 +65,8 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
     def __init__(
         self, model: Any, args: TrainingArguments, validation: ValidationSet | None = None, **kwargs: Any
     ) -> None:
-        multiple_of = 8 if args.device.type == "cuda" else 1
-        kwargs.setdefault("data_collator", Collator(model.config.pad_token_id, multiple_of, model.config.learned_positions))
+        config, multiple_of = model.config, 8 if args.device.type == "cuda" else 1
+        kwargs.setdefault("data_collator", Collator(config.pad_token_id, multiple_of, config.learned_positions))
         if validation is not None:
             kwargs.setdefault("eval_dataset", validation.tokens)
         super().__init__(model=model, args=args, **kwargs)
