@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerState
 
@@ -31,6 +32,9 @@ class Clock(TrainerCallback):
         if ends and not control.should_training_stop:
             control.should_training_stop = control.should_save = True
             control.should_evaluate = args.eval_strategy != "no"
+            if state.is_world_process_zero:
+                place = f"update {state.global_step:,} of {state.max_steps:,}"
+                tqdm.write(f"{place}: ends here, by --max_minutes {args.max_minutes:g}")
 
 
 def _as_the_first_process_says(answers: list[bool], args: Any) -> list[bool]:

@@ -126,6 +126,7 @@ def test_checkpoints_by_the_clock(flags, tmp_path, monkeypatch, capsys):
     saved = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "run").glob("checkpoint-*"))
     assert saved == [3, 6, 8]
     shown = capsys.readouterr().out
+    assert "update 8 of 99: ends here, by --max_minutes 8" in shown
     assert "last update: BLEU" in shown
     assert "average of the last 2 checkpoints: BLEU" in shown
 
