@@ -51,6 +51,12 @@ def state_of(checkpoint: Path) -> TrainerState:
         ) from error
 
 
+def best_of(run: Path, state: TrainerState) -> Path | None:
+    """The best checkpoint of a run, where its folder is now: the state has the path of where it was."""
+    best = run / f"checkpoint-{state.best_global_step}"
+    return best if best.is_dir() else None
+
+
 def remove(checkpoints: Iterable[Path]) -> None:
     """Deletes checkpoints, their manifests first, so that one half deleted is torn."""
     for checkpoint in checkpoints:

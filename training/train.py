@@ -115,8 +115,8 @@ def fit(trainer: Transformer2017Trainer, folder: RunFolder) -> None:
         trainer.train(resume_from_checkpoint=str(checkpoint))
         return
     trainer.state = state
-    best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-    trainer._load_from_checkpoint(str(folder.path / Path(best).name if best else checkpoint))  # it may have been moved
+    best = checkpoints.best_of(folder.path, state) if trainer.args.load_best_model_at_end else None
+    trainer._load_from_checkpoint(str(best or checkpoint))
 
 
 def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> dict[str, Any]:

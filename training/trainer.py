@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from transformer2017.configuration import RunError, UsageError
 from transformers import ProgressCallback, TrainerCallback
 
+from . import checkpoints
 from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampler
 from .clock import Clock
 from .evaluation import ValidationSet
@@ -46,8 +47,7 @@ class StateOfThisStart(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """After the state of a checkpoint has been read."""
         state.compute_steps(args, state.max_steps)
-        best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
-        if not state.best_model_checkpoint and best.is_dir():  # the folder was moved, and transformers gave it up
+        if best := checkpoints.best_of(Path(args.output_dir), state):  # transformers gives up one that was moved
             state.best_model_checkpoint = str(best)
 
 
