@@ -16,7 +16,7 @@ from .training_arguments import TrainingArguments
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc allows
-UPDATES_BETWEEN_TRIMS = 20
+UPDATES_BETWEEN_TRIMS = 100
 PROCESS = 7 * 2**27  # bytes of the process with its libraries, before there is a model
 STATE = 16  # bytes of a parameter, its gradient and Adam's two moments in float32
 SHARE, LEAST_SHARE = 0.6, 0.1  # of all memory: for a run, and for its batch where the model alone takes more

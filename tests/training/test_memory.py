@@ -89,9 +89,9 @@ pieces = [torch.ones(2**18) for _ in range(200)]  # 1 MiB each
 for even in range(0, 200, 2):
     pieces[even] = None  # each between two that stay, so that the heap's end cannot come down
 kept = resident() - before
-memory.FreedMemory().on_step_end(None, SimpleNamespace(global_step=19), None)
+memory.FreedMemory().on_step_end(None, SimpleNamespace(global_step=memory.UPDATES_BETWEEN_TRIMS - 1), None)
 assert resident() - before > 0.9 * kept
-memory.FreedMemory().on_step_end(None, SimpleNamespace(global_step=20), None)
+memory.FreedMemory().on_step_end(None, SimpleNamespace(global_step=memory.UPDATES_BETWEEN_TRIMS), None)
 print(kept / 2**20, (resident() - before) / 2**20)
 """
 
