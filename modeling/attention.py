@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_transformer2017 import Transformer2017Config
 from .flash_attention import fit_flash_attention
-from .training_speed import project_together, quick_on_cpu
+from .training_speed import project_together, quick_on_cpu, softmax
 
 
 def scaled_dot_product_attention(
@@ -29,7 +28,7 @@ def scaled_dot_product_attention(
     scores = query @ key.transpose(-2, -1) * scaling  # (batch, heads, target_len, source_len)
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = torch.softmax(scores, dim=-1)
+    weights = softmax(scores)
     attended = nn.functional.dropout(weights, dropout, module.training) @ value  # (batch, heads, target_len, d_v)
     return attended.transpose(1, 2), weights
 

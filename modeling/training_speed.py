@@ -13,6 +13,7 @@ from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
 
 BITS = 16  # of a random number of dropout: rates are met to 2^-17, and the scale is that of the rate met
 SHORT = 64  # tokens: up to here attention is quicker as products than by torch's kernel
+REGISTER = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8  # float32 numbers that a CPU takes at once
 CHUNK = 2**23  # logits that exist at a time where they are not kept: 32 MiB in float32
 GPU_CHUNKS = 8  # so many times as many on a GPU, which small products leave idle
 
@@ -42,6 +43,15 @@ def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
         return [each(x) for each in maps]
     weight, bias = torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps])
     return nn.functional.linear(x, weight, bias).split([each.out_features for each in maps], dim=-1)
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Over the last axis. For rows shorter than a register torch's kernel takes ten times as long: they are filled."""
+    missing = REGISTER - scores.shape[-1]
+    in_training = scores.requires_grad and not torch.compiler.is_compiling()
+    if not in_training or scores.device.type != "cpu" or missing <= 0:
+        return torch.softmax(scores, dim=-1)
+    return torch.softmax(nn.functional.pad(scores, (0, missing), value=-torch.inf), dim=-1)[..., :-missing]
 
 
 def quick_on_cpu(attend: Callable, as_products: Callable) -> Callable:
@@ -102,11 +112,11 @@ def projected_cross_entropy(
     """`label_smoothed_cross_entropy` of the projected states, for training: the logits never exist all at once."""
     labels = labels.to(states.device)
     real = labels != IGNORED_LABEL
-    operands = [states[real], projection.weight, projection.bias]
+    places = real.flatten().nonzero().squeeze(-1)
+    states = states.flatten(0, 1).index_select(0, places)  # whose gradient is quicker than that of states[real]
     if torch.is_autocast_enabled(states.device.type):
-        dtype = torch.get_autocast_dtype(states.device.type)
-        operands = [None if operand is None else operand.to(dtype) for operand in operands]
-    loss = _ProjectedCrossEntropy.apply(*operands, labels[real], smoothing)
+        states = states.to(torch.get_autocast_dtype(states.device.type))
+    loss = _ProjectedCrossEntropy.apply(states, projection.weight, projection.bias, labels[real], smoothing)
     tokens = real.sum() if num_items_in_batch is None else num_items_in_batch
     return loss / torch.as_tensor(tokens, device=loss.device)
 
@@ -114,16 +124,18 @@ def projected_cross_entropy(
 class _ProjectedCrossEntropy(torch.autograd.Function):
     """The summed loss of (tokens, d_model), whose gradient is made on the way forward from a chunk's probabilities.
 
-    The gradient of the loss with respect to the logits is softmax(logits) - target.
+    The gradient of the loss with respect to the logits is softmax(logits) - target. Products are in the precision of
+    the states; that of the weights may be wider, and so is their gradient, which no cast on the way back rounds.
     """
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float
     ) -> Tensor:
-        wide = torch.promote_types(weight.dtype, torch.float32)
+        wide = torch.promote_types(states.dtype, torch.float32)
         d_states, d_weight = torch.empty_like(states), torch.zeros_like(weight, dtype=wide)
         d_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
+        weight, bias = (None if each is None else each.to(states.dtype) for each in (weight, bias))
         vocab_size = len(weight)
         chunk = max(1, CHUNK * (1 if states.device.type == "cpu" else GPU_CHUNKS) // vocab_size)
         loss = -smoothing / vocab_size * _sum_of_logits(states, weight, bias, wide)
@@ -141,7 +153,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 d_bias += gradient.sum(0)
         if not loss.isfinite():  # a probability was too small for a number
             loss = _plain_loss(states, weight, bias, labels, smoothing, chunk)
-        ctx.save_for_backward(d_states, d_weight.to(weight.dtype), d_bias)
+        ctx.save_for_backward(d_states, d_weight, d_bias)
         return loss
 
     @staticmethod

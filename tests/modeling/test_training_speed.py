@@ -173,6 +173,21 @@ def test_short_attention_as_products_is_what_the_kernel_gives(mask, is_causal):
         torch.testing.assert_close(own_gradients, gradients)
 
 
+@pytest.mark.parametrize("length", [1, 5, 15, 16, 17])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_softmax_of_short_rows_is_torchs(length, dtype, monkeypatch):
+    """With its gradient, in training and out of it, and with keys that are hidden."""
+    monkeypatch.setattr(training_speed, "REGISTER", 16)  # whatever this machine has
+    scores, goal = torch.randn(3, 2, 4, length, dtype=dtype), torch.randn(3, 2, 4, length, dtype=dtype)
+    scores[0, :, :, 1:] = -torch.inf
+    learning = scores.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((training_speed.softmax(learning) * goal).sum(), learning)
+    (expected,) = torch.autograd.grad((torch.softmax(learning, dim=-1) * goal).sum(), learning)
+    torch.testing.assert_close(training_speed.softmax(learning), torch.softmax(scores, dim=-1))
+    torch.testing.assert_close(gradient, expected)
+    assert torch.equal(training_speed.softmax(scores), torch.softmax(scores, dim=-1))
+
+
 def test_an_implementation_of_the_users_own_gets_what_it_would_get_without_us():
     """In float32 nothing is to be made quicker: even a mask of no tensor, as flex attention has it, is passed on."""
     given = (nn.Module(), *(torch.randn(2, 3, 5, 4) for _ in range(3)), object())
