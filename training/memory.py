@@ -20,7 +20,7 @@ UPDATES_BETWEEN_TRIMS = 100
 PROCESS = 7 * 2**27  # bytes of the process with its libraries, before there is a model
 STATE = 16  # bytes of a parameter, its gradient and Adam's two moments in float32
 SHARE, LEAST_SHARE = 0.6, 0.1  # of all memory: for a run, and for its batch where the model alone takes more
-PROBE = (8, 32)  # sentences and their length
+PROBE = (1, 32)  # sentences and their length: what is counted grows with the sentences alone
 
 
 def keep_freed_memory() -> bool:
