@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_transformer2017 import Transformer2017Config
 from .flash_attention import fit_flash_attention
-from .training_speed import project_together, quick_on_cpu, softmax
+from .training_speed import project_together, quick_on_cpu
 
 
 def scaled_dot_product_attention(
@@ -28,7 +29,7 @@ def scaled_dot_product_attention(
     scores = query @ key.transpose(-2, -1) * scaling  # (batch, heads, target_len, source_len)
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = softmax(scores)
+    weights = torch.softmax(scores, dim=-1)
     attended = nn.functional.dropout(weights, dropout, module.training) @ value  # (batch, heads, target_len, d_v)
     return attended.transpose(1, 2), weights
 
@@ -73,7 +74,7 @@ class MultiHeadAttention(nn.Module):
         given = (self.config._attn_implementation, query, key, value, attention_mask, memory is not None)
         implementation, query, key, attention_mask = fit_flash_attention(*given)  # which leaves the others as they are
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, scaled_dot_product_attention)
-        attend = quick_on_cpu(attend, scaled_dot_product_attention) if self.training else attend
+        attend = quick_on_cpu(attend) if self.training else attend
         rate = self.config.attention_dropout if self.training else 0.0
         heads, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=rate, **kwargs)
         return self.w_o(heads.flatten(-2)), weights  # heads: (batch, target_len, heads, d_v)

@@ -45,27 +45,17 @@ def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
     return nn.functional.linear(x, weight, bias).split([each.out_features for each in maps], dim=-1)
 
 
-def softmax(scores: Tensor) -> Tensor:
-    """Over the last axis. For rows shorter than a register torch's kernel takes ten times as long: they are filled."""
-    missing = REGISTER - scores.shape[-1]
-    in_training = scores.requires_grad and not torch.compiler.is_compiling()
-    if not in_training or scores.device.type != "cpu" or missing <= 0:
-        return torch.softmax(scores, dim=-1)
-    return torch.softmax(nn.functional.pad(scores, (0, missing), value=-torch.inf), dim=-1)[..., :-missing]
-
-
-def quick_on_cpu(attend: Callable, as_products: Callable) -> Callable:
+def quick_on_cpu(attend: Callable) -> Callable:
     """Makes an implementation of attention quick on a CPU: in float32, and as the products of eq. 1 if they are short.
 
     The gradient in bfloat16 takes 8 times as long as in float32. torch's kernel, made for long sequences, takes two
     to three times as long as products at 8 tokens, as long at 64, and two thirds as long at 256.
     """
-    return partial(_attend_quickly, attend, as_products)
+    return partial(_attend_quickly, attend)
 
 
 def _attend_quickly(
     attend: Callable,
-    as_products: Callable,
     module: nn.Module,
     query: Tensor,  # (batch, heads, target_len, d_k)
     key: Tensor,  # (batch, heads, source_len, d_k)
@@ -79,7 +69,7 @@ def _attend_quickly(
         mask = _added_to_scores(module, query, key, mask, wide)
         operands = [each.to(wide, memory_format=torch.contiguous_format) for each in (query, key, value)]
         with torch.autocast("cpu", enabled=False):
-            heads, _ = as_products(module, *operands, mask, **kwargs)
+            heads = _attend_by_products(module, *operands, mask, **kwargs)
         return heads.to(query.dtype, memory_format=torch.contiguous_format), None
     if not on_cpu or query.dtype != torch.bfloat16:
         return attend(module, query, key, value, mask, **kwargs)
@@ -87,6 +77,32 @@ def _attend_quickly(
     with torch.autocast("cpu", enabled=False):
         heads, weights = attend(module, query.float(), key.float(), value.float(), mask, **kwargs)
     return heads.to(query.dtype), weights
+
+
+def _attend_by_products(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,  # added to the scores
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> Tensor:
+    """Eq. 1 (§3.2.1), as `scaled_dot_product_attention` of attention.py has it, but for the rows of its softmax."""
+    scores = query @ key.transpose(-2, -1) * scaling  # (batch, heads, target_len, source_len)
+    if mask is not None:
+        scores = scores + mask
+    weights = nn.functional.dropout(_softmax(scores), dropout, module.training)
+    return (weights @ value).transpose(1, 2)  # (batch, target_len, heads, d_v)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Over the last axis. For rows shorter than a register torch's kernel takes ten times as long: they are filled."""
+    missing = REGISTER - scores.shape[-1]
+    if missing <= 0:
+        return torch.softmax(scores, dim=-1)
+    return torch.softmax(nn.functional.pad(scores, (0, missing), value=-torch.inf), dim=-1)[..., :-missing]
 
 
 def _added_to_scores(
