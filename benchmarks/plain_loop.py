@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from sacrebleu import corpus_bleu
 from torch.nn.functional import cross_entropy
@@ -32,7 +33,8 @@ class Epochs:
 
     def __init__(self, sources: list[list[int]], targets: list[list[int]], batch_tokens: int) -> None:
         self.pairs = [{"input_ids": x, "labels": y} for x, y in zip(sources, targets, strict=True)]
-        self.sampler = TokenBatchSampler([*map(len, sources)], [*map(len, targets)], batch_tokens)
+        lengths = (np.array([*map(len, side)]) for side in (sources, targets))
+        self.sampler = TokenBatchSampler(*lengths, batch_tokens)
 
     def batches(self, epochs: int) -> Iterator[Batch]:
         """All of them, one after the other."""
