@@ -65,7 +65,7 @@ def bleu(model: MarianMTModel, tokenizer: PreTrainedTokenizerBase, files: tuple[
         places = order[start : start + 64]
         batch = tokenizer([sources[i] for i in places], return_tensors="pt", padding=True)
         given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        tokens = model.generate(**given, num_beams=num_beams, length_penalty=0.6, max_new_tokens=64)
+        tokens = model.generate(**given, num_beams=num_beams, max_new_tokens=64)
         for place, text in zip(places, tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
             outputs[place] = text
     model.train()
@@ -81,6 +81,7 @@ def train(
     updates = len(epochs.sampler) * options.epochs
     torch.manual_seed(2017)
     model = marian("s", options.dropout).train()
+    model.generation_config.length_penalty = 0.6
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.rate, betas=(0.9, 0.98), eps=1e-9, weight_decay=0, fused=True
     )
