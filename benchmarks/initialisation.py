@@ -66,8 +66,10 @@ def smoothed_loss(model: nn.Module, batch: Batch) -> torch.Tensor:
     """The loss of training; MarianMT's own has no smoothing, and ours has it by default."""
     if hasattr(model.config, "label_smoothing"):
         return model(**batch).loss
-    logits = model(**batch).logits.float()
-    return cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), label_smoothing=SMOOTHING)
+    labels = batch["labels"]
+    given = {name: batch[name] for name in ("input_ids", "attention_mask")}  # no labels: its own loss is not wanted
+    logits = model(**given, decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels)).logits.float()
+    return cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=SMOOTHING)
 
 
 @torch.no_grad()

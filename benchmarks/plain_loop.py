@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sacrebleu import corpus_bleu
-from torch.nn.functional import cross_entropy
+from initialisation import smoothed_loss
+from quality import bleu
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.batching import Collator, TokenBatchSampler
 from transformer2017.training.memory import keep_freed_memory
@@ -26,6 +26,7 @@ from transformers import MarianMTModel, PreTrainedTokenizerBase, get_linear_sche
 from training import PAD, VOCABULARY, Batch, lines_of, marian
 
 POINTS = 12  # of the curve
+PARTS = ("train", "validation", "test")
 
 
 class Epochs:
@@ -45,38 +46,13 @@ class Epochs:
                 yield collate([self.pairs[row] for row in rows])
 
 
-def loss_of(model: MarianMTModel, batch: Batch) -> torch.Tensor:
-    """With the paper's label smoothing, which MarianMT's own loss lacks."""
-    labels = batch.pop("labels")
-    with torch.autocast("cpu", torch.bfloat16):
-        batch["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels)
-        logits = model(**batch).logits
-    return cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), label_smoothing=0.1)
-
-
-@torch.no_grad()
-def bleu(model: MarianMTModel, tokenizer: PreTrainedTokenizerBase, files: tuple[Path, Path], num_beams: int) -> float:
-    """Of a model's translations of the first file, by those of the second."""
-    sources, references = map(lines_of, files)
-    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-    outputs = [""] * len(sources)
-    model.eval()
-    for start in range(0, len(order), 64):
-        places = order[start : start + 64]
-        batch = tokenizer([sources[i] for i in places], return_tensors="pt", padding=True)
-        given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        tokens = model.generate(**given, num_beams=num_beams, max_new_tokens=64)
-        for place, text in zip(places, tokenizer.batch_decode(tokens, skip_special_tokens=True), strict=True):
-            outputs[place] = text
-    model.train()
-    return corpus_bleu(outputs, [references]).score
-
-
 def train(
-    options: argparse.Namespace, tokenizer: PreTrainedTokenizerBase, validation: tuple[Path, Path]
+    options: argparse.Namespace,
+    tokenizer: PreTrainedTokenizerBase,
+    sides: tuple[list[str], list[str]],
+    validation: tuple[list[str], list[str]],
 ) -> MarianMTModel:
-    """A model, trained; prints its curve."""
-    sides = (lines_of(path) for path in (options.train_source, options.train_target))
+    """A model, trained on sources and targets; prints its curve."""
     epochs = Epochs(*(tokenizer(side)["input_ids"] for side in sides), options.batch_tokens)
     updates = len(epochs.sampler) * options.epochs
     torch.manual_seed(2017)
@@ -89,13 +65,15 @@ def train(
     points = {updates * point // POINTS for point in range(1, POINTS + 1)}
     seconds, last = 0.0, time.perf_counter()
     for update, batch in enumerate(epochs.batches(options.epochs), start=1):
-        loss_of(model, batch).backward()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = smoothed_loss(model, batch)
+        loss.backward()
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         if update in points:
             seconds += time.perf_counter() - last
-            score = bleu(model, tokenizer, validation, num_beams=1)
+            score = bleu(model, tokenizer, *validation)
             print(f"{seconds / 60:5.1f} minutes, {update:,} of {updates:,} updates: greedy {score:.1f}", flush=True)
             last = time.perf_counter()
     return model
@@ -104,7 +82,7 @@ def train(
 def main() -> None:
     """Prints a curve of greedy BLEU on the validation set, then BLEU of beam 4 on both sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for part in ("train", "validation", "test"):
+    for part in PARTS:
         parser.add_argument(f"--{part}_source", type=Path, required=True)
         parser.add_argument(f"--{part}_target", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=24)
@@ -114,13 +92,14 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.3)
     options = parser.parse_args()
     keep_freed_memory()
-    sides = (lines_of(path) for path in (options.train_source, options.train_target))
+    sides, *held_out = (
+        (lines_of(getattr(options, f"{part}_source")), lines_of(getattr(options, f"{part}_target"))) for part in PARTS
+    )
     lines = (line for pair in zip(*sides, strict=True) for line in pair)
     tokenizer = train_tokenizer(lines, TokenizerArguments(), VOCABULARY)
-    validation = options.validation_source, options.validation_target
-    model = train(options, tokenizer, validation)
-    for part, files in (("validation", validation), ("test", (options.test_source, options.test_target))):
-        print(f"{part} set: BLEU {bleu(model, tokenizer, files, num_beams=4):.1f} with beam 4", flush=True)
+    model = train(options, tokenizer, sides, held_out[0])
+    for part, files in zip(PARTS[1:], held_out, strict=True):
+        print(f"{part} set: BLEU {bleu(model, tokenizer, *files, num_beams=4):.1f} with beam 4", flush=True)
 
 
 if __name__ == "__main__":

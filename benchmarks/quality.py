@@ -47,13 +47,28 @@ POINTS = 12  # of a curve
 ENDLESS = 10**7  # updates: the clock ends a run
 
 
+def bleu(model: Any, tokenizer: Any, sources: list[str], references: list[str], num_beams: int = 1) -> float:
+    """Of a model's translations, those of like lengths made together, by the same few lines for all contestants."""
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    outputs = [""] * len(sources)
+    model.eval()
+    for start in range(0, len(order), 64):
+        places = order[start : start + 64]
+        batch = tokenizer([sources[i] for i in places], return_tensors="pt", padding=True)
+        given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        tokens = model.generate(**given, num_beams=num_beams, max_new_tokens=64)
+        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        for place, text in zip(places, texts, strict=True):
+            outputs[place] = text
+    model.train()
+    return corpus_bleu(outputs, [references]).score
+
+
 class BleuByTheClock(TrainerCallback):
     """Notes seconds of training and BLEU at even steps of a run's time, and ends the run with its time."""
 
     def __init__(self, seconds: float, tokenizer: Any, sources: list[str], references: list[str]) -> None:
-        self.seconds, self.tokenizer, self.references = seconds, tokenizer, references
-        self.order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-        self.sources = [sources[i] for i in self.order]
+        self.seconds, self.tokenizer, self.sources, self.references = seconds, tokenizer, sources, references
         self.spent, self.last = 0.0, 0.0
         self.points: list[dict[str, float]] = []
 
@@ -65,24 +80,16 @@ class BleuByTheClock(TrainerCallback):
         """Counts the time; at the next point, stops the clock and translates."""
         self.spent += time.process_time() - self.last
         if self.spent >= self.seconds * (len(self.points) + 1) / POINTS:
-            self.points.append({"seconds": self.spent, "updates": state.global_step, "bleu": self.bleu(model)})
+            self.points.append(
+                {
+                    "seconds": self.spent,
+                    "updates": state.global_step,
+                    "bleu": bleu(model, self.tokenizer, self.sources, self.references),
+                }
+            )
             print(json.dumps(self.points[-1]), file=sys.stderr, flush=True)
             control.should_training_stop = self.spent >= self.seconds
         self.last = time.process_time()
-
-    def bleu(self, model: Any) -> float:
-        """Of greedy translations, by the same few lines for both."""
-        model.eval()
-        outputs = [""] * len(self.sources)
-        for start in range(0, len(self.sources), 64):
-            batch = self.tokenizer(self.sources[start : start + 64], return_tensors="pt", padding=True)
-            given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-            tokens = model.generate(**given, num_beams=1, max_new_tokens=64)
-            texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            for place, text in zip(self.order[start : start + 64], texts, strict=True):
-                outputs[place] = text
-        model.train()
-        return corpus_bleu(outputs, [self.references]).score
 
     def share_of_rate(self, _: int) -> float:
         """Of the highest rate, by the time that is spent."""
