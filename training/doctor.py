@@ -31,7 +31,7 @@ def examine(argv: list[str]) -> bool:
         Whether the run may be begun: the overfit was reached, with finite gradients.
     """
     keep_freed_memory()
-    flags = Flags(argv)
+    flags = Flags(argv, verb="doctor")
     with tempfile.TemporaryDirectory() as store:
         prepared = prepare(flags, Path(store))
         arguments = prepared.arguments.training

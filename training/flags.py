@@ -21,27 +21,33 @@ from .device import bfloat16_is_quick, has_accelerator
 from .recipes import RECIPES, SMALL_DATA_PAIRS
 from .training_arguments import TrainingArguments
 
+DESCRIPTIONS = {  # of the verbs that take all the flags of a run
+    "train": "Trains a model on aligned text, from scratch or from --model, evaluating it on the way.",
+    "doctor": "Looks at the data, flags and model of a run before it begins. The flags are those of `train`.",
+}
+
 
 class Flags:
     """The words of a command line, read in two steps: the data decides which recipe fills in what was not given.
 
     Args:
         argv: The words; the first may be a YAML or JSON file of flags.
+        verb: Of the command, for its help.
 
     Raises:
         UsageError: If a flag is unknown or its value is of the wrong kind.
     """
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], verb: str = "train") -> None:
         self.argv = list(argv)
         self.from_file: dict[str, object] = {}
         if self.argv and not self.argv[0].startswith("-"):
             self.from_file = read_flag_file(Path(self.argv.pop(0)))
         self.parser = Parser(
             [DataArguments, TokenizerArguments, ModelArguments, TrainingArguments],
-            prog="transformer2017 train",
-            usage="transformer2017 train [FLAGS.yaml|FLAGS.json] --FLAG VALUE ...",
-            description="Trains a model on aligned text, from scratch or from --model, evaluating it on the way.",
+            prog=f"transformer2017 {verb}",
+            usage=f"transformer2017 {verb} [FLAGS.yaml|FLAGS.json] --FLAG VALUE ...",
+            description=DESCRIPTIONS[verb],
             formatter_class=ReadableHelp,
             allow_abbrev=False,
         )

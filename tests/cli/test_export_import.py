@@ -87,11 +87,13 @@ def test_an_import_that_fails_leaves_nothing(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_fits_eighty_columns(verb, capsys, monkeypatch):
+def test_help_names_its_verb_and_fits_eighty_columns(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])
     assert stopped.value.code == 0
-    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: transformer2017 {verb} ")
+    assert max(map(len, shown.splitlines())) <= 80
     assert main(["--help"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
