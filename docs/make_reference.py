@@ -83,7 +83,8 @@ def _help(verb: str) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         main([verb, "--help"])
-    return printed.getvalue().strip()
+    text = printed.getvalue().strip()
+    return text.partition("\n\noptions:")[0] if verb == "doctor" else text  # the page has train's flags already
 
 
 if __name__ == "__main__":
