@@ -126,14 +126,13 @@ def projected_cross_entropy(
     num_items_in_batch: Tensor | int | None = None,
 ) -> Tensor:
     """`label_smoothed_cross_entropy` of the projected states, for training: the logits never exist all at once."""
-    labels = labels.to(states.device)
-    real = labels != IGNORED_LABEL
-    places = real.flatten().nonzero().squeeze(-1)
-    states = states.flatten(0, 1).index_select(0, places)  # whose gradient is quicker than that of states[real]
+    labels = labels.to(states.device).flatten()
+    real = (labels != IGNORED_LABEL).nonzero().squeeze(-1)
+    states = states.flatten(0, 1).index_select(0, real)  # whose gradient is quicker than that of a mask
     if torch.is_autocast_enabled(states.device.type):
         states = states.to(torch.get_autocast_dtype(states.device.type))
     loss = _ProjectedCrossEntropy.apply(states, projection.weight, projection.bias, labels[real], smoothing)
-    tokens = real.sum() if num_items_in_batch is None else num_items_in_batch
+    tokens = len(real) if num_items_in_batch is None else num_items_in_batch
     return loss / torch.as_tensor(tokens, device=loss.device)
 
 
