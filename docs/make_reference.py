@@ -72,9 +72,12 @@ def _command() -> str:
     parts = ["# The command\n"]
     for verb in VERBS:
         try:
-            parts.append(f"## `transformer2017 {verb}`\n\n```text\n{_help(verb)}\n```\n")
+            text = _help(verb)
         except ModuleNotFoundError:
             continue
+        if verb == "doctor":  # its flags are those of `train`, which the page has already
+            text = text.partition("\n\noptions:")[0]
+        parts.append(f"## `transformer2017 {verb}`\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
 
 
@@ -83,8 +86,7 @@ def _help(verb: str) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         main([verb, "--help"])
-    text = printed.getvalue().strip()
-    return text.partition("\n\noptions:")[0] if verb == "doctor" else text  # the page has train's flags already
+    return printed.getvalue().strip()
 
 
 if __name__ == "__main__":

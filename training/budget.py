@@ -20,7 +20,7 @@ from transformers import set_seed
 from .arguments import RunArguments
 from .batching import IGNORED_LABEL
 from .encoding import TOKENS
-from .flags import Flags, Parser, ReadableHelp
+from .flags import DESCRIPTIONS, Flags, Parser, ReadableHelp
 from .memory import keep_freed_memory, memory_of_run
 from .prepare import config_of, settle_epochs, settle_parts
 from .trainer import Transformer2017Trainer
@@ -97,14 +97,14 @@ def plan(argv: list[str]) -> Budget:
         [BudgetArguments],
         prog="transformer2017 budget",
         usage="transformer2017 budget --FLAG VALUE ...",
-        description="Says what a run will take, by its flags: those below, and those of `transformer2017 train`.",
+        description=DESCRIPTIONS["budget"],
         formatter_class=ReadableHelp,
         allow_abbrev=False,
     )
     own, rest = parser.parse_args_into_dataclasses(argv, True, look_for_args_file=False)
     own.check()
     with tempfile.TemporaryDirectory() as folder:
-        flags = Flags([*rest, "--output_dir", folder])
+        flags = Flags([*rest, "--output_dir", folder], verb="budget")
         recipe = flags.recipe_for(own.pairs or sys.maxsize)
         arguments = flags.with_recipe(recipe, with_validation=False)
         return _budget(own, arguments)

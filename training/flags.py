@@ -24,6 +24,7 @@ from .training_arguments import TrainingArguments
 DESCRIPTIONS = {  # of the verbs that take all the flags of a run
     "train": "Trains a model on aligned text, from scratch or from --model, evaluating it on the way.",
     "doctor": "Looks at the data, flags and model of a run before it begins. The flags are those of `train`.",
+    "budget": "Says what a run will take, by its flags: those below, and those of `transformer2017 train`.",
 }
 
 
