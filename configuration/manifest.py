@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError, in_a_line
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
@@ -67,6 +70,8 @@ def check_folder(name: str) -> None:
             raise UsageError(f"{name!r} holds no config.json, so it is not a model folder")
     elif folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise UsageError(f"there is no model folder {name!r}")
+    elif folder.parent.is_dir():  # "runs/en-de" mistyped is a name of the Hub's too, which takes long to be refused
+        logger.warning("there is no folder %r here: the Hub is asked for a model of that name", name)
     check_manifest(folder)
 
 

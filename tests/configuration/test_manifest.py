@@ -9,7 +9,13 @@ import pytest
 import torch
 from transformer2017.cli import main
 from transformer2017.configuration import UsageError
-from transformer2017.configuration.manifest import MANIFEST, check_manifest, write_manifest, written_whole
+from transformer2017.configuration.manifest import (
+    MANIFEST,
+    check_folder,
+    check_manifest,
+    write_manifest,
+    written_whole,
+)
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.saving import save_model
 from transformer2017.training.tokenization import train_tokenizer
@@ -77,6 +83,16 @@ def test_a_name_that_is_no_model_is_told_by_each_verb_at_once(tmp_path, monkeypa
     (tmp_path / "data").mkdir()
     assert main([str(word) for word in commands(name, tmp_path)[verb]]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_slip_that_could_be_a_name_of_the_hub_is_told_before_the_hub_is_asked(tmp_path, monkeypatch, caplog):
+    """Without a network it is asked for half a minute; a name whose first half is no folder here needs no remark."""
+    monkeypatch.chdir(tmp_path)
+    check_folder("runs/nowhere")
+    assert not caplog.messages
+    (tmp_path / "runs").mkdir()
+    check_folder("runs/nowhere")
+    assert caplog.messages == ["there is no folder 'runs/nowhere' here: the Hub is asked for a model of that name"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
