@@ -164,6 +164,9 @@ def _description(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return description
 
 
+ANY_SPACE, DOUBLED_SPACES = {"String": " "}, {"Regex": " {2,}"}  # what a step replaces by a space, in JSON
+
+
 def _normalize_alike(rules: Any, description: dict[str, Any]) -> None:
     """Has SentencePiece change text before it cuts it as the tokenizer does.
 
@@ -174,19 +177,27 @@ def _normalize_alike(rules: Any, description: dict[str, Any]) -> None:
     before_words = description["pre_tokenizer"] or {}
     rules.name = "identity"
     rules.add_dummy_prefix = before_words.get("prepend_scheme", "never") != "never"
-    rules.remove_extra_whitespaces = False
-    for step in whole.get("normalizers", [whole]):
+    steps = whole.get("normalizers", [whole])
+    # SentencePiece joins spaces and cuts off those at the ends, or does neither. A tokenizer that only joins them, as
+    # older versions of transformers made of a SentencePiece model, is taken for one that does both.
+    rules.remove_extra_whitespaces = DOUBLED_SPACES in map(_replaced, steps)
+    for step in steps:
         if step["type"] == "Precompiled":
             rules.name, rules.precompiled_charsmap = "user_defined", base64.b64decode(step["precompiled_charsmap"])
         elif step["type"] == "Prepend":
             rules.add_dummy_prefix = True
-        elif step["type"] == "Strip":
-            rules.remove_extra_whitespaces = True
-        elif step["type"] != "Replace" or step["content"] not in (SPACE, " "):
+        elif _replaced(step) not in (ANY_SPACE, DOUBLED_SPACES) and not (
+            step["type"] == "Strip" and rules.remove_extra_whitespaces
+        ):
             raise UsageError(
                 f"this tokenizer changes text before it cuts it ({step['type']}), and the SentencePiece model of an "
                 "Argos package would not: change the text beforehand, and train with a tokenizer that does not"
             )
+
+
+def _replaced(step: dict[str, Any]) -> Any:
+    """What a step replaces by a space; None if it does something else."""
+    return step["pattern"] if step["type"] == "Replace" and step["content"] in (SPACE, " ") else None
 
 
 def _added_behind(description: dict[str, Any], vocabulary: int) -> list[tuple[str, float]]:

@@ -96,7 +96,13 @@ def test_a_sentencepiece_model_comes_out_as_it_went_in(kind, rules, prefix, line
 
 @pytest.mark.parametrize(
     ("normalizer", "reason"),
-    [(normalizers.Lowercase(), "Lowercase"), (normalizers.Replace("a", "b"), "Replace"), (normalizers.NFKC(), "NFKC")],
+    [
+        (normalizers.Lowercase(), "Lowercase"),
+        (normalizers.Replace("a", "b"), "Replace"),
+        (normalizers.Replace("-", " "), "Replace"),
+        (normalizers.Strip(), "Strip"),  # without joining spaces, which SentencePiece does at the same time
+        (normalizers.NFKC(), "NFKC"),
+    ],
 )
 def test_a_tokenizer_that_changes_text_is_refused(normalizer, reason, lines):
     """SentencePiece would read other text than the model was trained on."""
