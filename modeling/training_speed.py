@@ -33,8 +33,14 @@ class Dropout(nn.Dropout):
 
 
 def is_plain(linear: nn.Module) -> bool:
-    """Whether it is its weights and no more, and they are here: not an adapter's, quantised, sharded or compiled."""
-    return type(linear) is nn.Linear and linear.weight.numel() > 0 and not torch.compiler.is_compiling()
+    """Whether it is its weights and no more, and they are here.
+
+    Not so are an adapter's, a map that is quantised, sharded or compiled, and one with hooks, as pruning has, or with
+    a forward of its own: it must be called.
+    """
+    hooks = linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks, linear._backward_pre_hooks
+    is_changed = type(linear) is not nn.Linear or "forward" in vars(linear) or any(hooks)
+    return not is_changed and linear.weight.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from transformer2017.modeling import training_speed
 from transformer2017.modeling.attention import scaled_dot_product_attention
 from transformer2017.modeling.training_speed import SHORT, Dropout, projected_cross_entropy, quick_on_cpu
@@ -120,6 +121,44 @@ def test_an_adapter_in_place_of_a_map_is_used(model):
         assert torch.isclose(after, before, atol=1e-6) == (name == "lm_head")  # all logits one higher: the same loss
         before = after
     assert model(**batch).logits is not None
+
+
+def maps_of(model) -> dict[str, nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_a_hook_on_any_map_is_called_in_training(model, kind):
+    """Probes of activations, pruning, and what counts or changes gradients are hooks."""
+    called, batch = set(), {"input_ids": torch.tensor([[5, 6, 2]]), "labels": torch.tensor([[7, 8, 2]])}
+    for name, linear in maps_of(model).items():
+        getattr(linear, f"register_{kind}_hook")(lambda *_, name=name: called.add(name))
+    model.train()(**batch).loss.backward()
+    assert called == set(maps_of(model))
+
+
+def test_pruned_weights_stay_pruned_in_training(model):
+    """torch.nn.utils.prune makes the weights anew before each call, by a hook."""
+    batch = {"input_ids": torch.tensor([[5, 6, 2]]), "labels": torch.tensor([[7, 8, 2]])}
+    optimiser = torch.optim.SGD(model.train().parameters(), lr=0.1)
+    for linear in maps_of(model).values():
+        if linear is not model.lm_head:  # whose weights are those of the embeddings
+            prune.l1_unstructured(linear, "weight", amount=0.5)
+    for _ in range(2):
+        optimiser.zero_grad()
+        model(**batch).loss.backward()
+        optimiser.step()
+    query = model.model.encoder.layers[0].self_attention.w_q
+    assert query.weight_orig.grad[query.weight_mask == 0].eq(0).all()
+    assert query.weight_orig.grad[query.weight_mask == 1].ne(0).any()
+
+
+def test_a_forward_of_its_own_in_place_of_a_map_is_used(model):
+    """accelerate puts one in the place of a module's own, to move weights to where they are needed."""
+    attention, x = model.model.encoder.layers[0].self_attention.eval(), torch.randn(2, 5, 32)
+    attention.w_k.forward = lambda x: nn.functional.linear(x, attention.w_k.weight) * 2.0
+    wanted, _ = attention(x)
+    torch.testing.assert_close(attention.train()(x)[0], wanted)
 
 
 def test_attention_in_bfloat16_on_a_cpu_is_computed_in_float32():
