@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
@@ -153,9 +152,10 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float
     ) -> Tensor:
-        wide = torch.promote_types(states.dtype, torch.float32)
-        d_states, d_weight = torch.empty_like(states), torch.zeros_like(weight, dtype=wide)
-        d_bias = None if bias is None else torch.zeros_like(bias, dtype=wide)
+        given, wide = (states, weight, bias, labels), torch.promote_types(states.dtype, torch.float32)
+        needed = zip((weight, bias), ctx.needs_input_grad[1:3], strict=True)  # not where the vocabulary is frozen
+        d_weight, d_bias = (torch.zeros_like(each, dtype=wide) if is_needed else None for each, is_needed in needed)
+        d_states = torch.empty_like(states)
         weight, bias = (None if each is None else each.to(states.dtype) for each in (weight, bias))
         vocab_size = len(weight)
         chunk = max(1, CHUNK * (1 if states.device.type == "cpu" else GPU_CHUNKS) // vocab_size)
@@ -169,20 +169,27 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             gradient.scatter_add_(-1, right, gradient.new_full(right.shape, smoothing - 1))
             gradient_of_weights = gradient.to(weight.dtype)
             torch.mm(gradient_of_weights, weight, out=d_x)
-            d_weight += gradient_of_weights.T @ x
+            if d_weight is not None:
+                d_weight += gradient_of_weights.T @ x
             if d_bias is not None:
                 d_bias += gradient.sum(0)
         if not loss.isfinite():  # a probability was too small for a number
             loss = _plain_loss(states, weight, bias, labels, smoothing, chunk)
-        ctx.save_for_backward(d_states, d_weight, d_bias)
+        ctx.save_for_backward(d_states, d_weight, d_bias, *given)
+        ctx.smoothing, ctx.chunk = smoothing, chunk
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
-        d_states, d_weight, d_bias = ctx.saved_tensors
-        d_bias = None if d_bias is None else d_bias * d_loss
-        return d_states * d_loss, d_weight * d_loss, d_bias, None, None
+        *gradients, states, weight, bias, labels = ctx.saved_tensors
+        if torch.is_grad_enabled():  # these are to be differentiated in turn, and those made on the way are constants
+            # Seen apart: where the weights are the embeddings too, they reach the loss by way of the states as well.
+            given = [each if each is None else each.view_as(each) for each in (states, weight, bias)]
+            inputs = [each for each, is_needed in zip(given, ctx.needs_input_grad, strict=False) if is_needed]
+            loss = _plain_loss(*given, labels, ctx.smoothing, ctx.chunk)
+            found = iter(torch.autograd.grad(loss, inputs, create_graph=True))
+            gradients = [next(found) if is_needed else None for is_needed in ctx.needs_input_grad[:3]]
+        return *(None if each is None else each * d_loss for each in gradients), None, None
 
 
 def _sum_of_logits(states: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -195,6 +202,7 @@ def _plain_loss(
     states: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, smoothing: float, chunk: int
 ) -> Tensor:
     """The summed loss by the plain form, a chunk at a time."""
+    weight, bias = (None if each is None else each.to(states.dtype) for each in (weight, bias))
     return sum(
         label_smoothed_cross_entropy(nn.functional.linear(x, weight, bias), y, smoothing, num_items_in_batch=1)
         for x, y in zip(states.split(chunk), labels.split(chunk), strict=True)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
-from transformer2017.modeling import training_speed
+from transformer2017.modeling import modeling_transformer2017, training_speed
 from transformer2017.modeling.attention import scaled_dot_product_attention
 from transformer2017.modeling.training_speed import SHORT, Dropout, projected_cross_entropy, quick_on_cpu
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -40,6 +40,51 @@ def test_loss_passes_torchs_check_of_gradients(projection):
     labels = torch.tensor([[3, 0, 10, 7, 1], [5, 5, -100, -100, -100]])
     states = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(lambda x: projected_cross_entropy(x, projection, labels, 0.1), states)
+
+
+def test_loss_passes_torchs_check_of_second_gradients(projection):
+    """Of penalties on gradients, and of optimisers that look at curvature."""
+    labels = torch.tensor([[3, 0, 10, 7, 1], [5, 5, -100, -100, -100]])
+    inputs = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True), *projection.parameters()
+
+    def loss(states, weight, bias):
+        return projected_cross_entropy(states, Mock(weight=weight, bias=bias), labels, 0.1)
+
+    torch.autograd.gradgradcheck(loss, inputs)
+
+
+def test_second_gradients_of_the_model_are_those_with_the_logits(model, monkeypatch):
+    """Where the output projection's weights are those of the embeddings too, the loss depends on them in two ways."""
+    ids, results = torch.tensor([[5, 6, 9, 2], [7, 8, 2, 0]]), []
+    model.double().train().apply(without_dropout)
+    for is_plain in (training_speed.is_plain, lambda linear: False):
+        monkeypatch.setattr(modeling_transformer2017, "is_plain", is_plain)
+        model.zero_grad()
+        loss = model(input_ids=ids, labels=ids).loss
+        first = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+        sum(gradient.square().sum() for gradient in first).backward()
+        results.append([weight.grad for weight in model.parameters() if weight.grad is not None])
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain)
+
+
+def without_dropout(module: nn.Module) -> None:
+    if isinstance(module, nn.Dropout):
+        module.p = 0.0
+
+
+def test_gradients_where_the_vocabulary_is_frozen(projection):
+    """What needs no gradient gets none."""
+    projection.requires_grad_(False)
+    states, labels = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True), torch.randint(11, (2, 5))
+
+    def loss(x):
+        return projected_cross_entropy(x, projection, labels, 0.1)
+
+    torch.autograd.gradcheck(loss, states)
+    torch.autograd.gradgradcheck(loss, states)
+    loss(states).backward()
+    assert projection.weight.grad is None
 
 
 def test_loss_under_autocast_is_near_that_in_float32(projection):
@@ -110,10 +155,7 @@ def test_an_adapter_in_place_of_a_map_is_used(model):
             return super().forward(x) + 1.0
 
     batch = {"input_ids": torch.tensor([[5, 6, 2]]), "labels": torch.tensor([[7, 8, 2]])}
-    model.train().config.dropout = 0.0
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    model.train().apply(without_dropout)
     before = model(**batch).loss
     for parent, name in ((model.model.encoder.layers[0].self_attention, "w_v"), (model, "lm_head")):
         getattr(parent, name).__class__ = Adapted
