@@ -164,6 +164,8 @@ def _replacement(name: str, module: nn.Module) -> str | None:
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
     if any(not getattr(hook, "__module__", "").startswith(OBSERVERS) for hook in hooks):
         return f"a hook on {name}"
+    if module.training and isinstance(module, nn.Dropout | MultiHeadAttention):
+        return f"{name} alone is in training mode"
     is_read = name.endswith(("w_q", "w_k", "w_v", "w_o", "w_1", "w_2", "norm", "lm_head"))
     if (is_read or any(True for _ in module.parameters(recurse=False))) and type(module) not in PLAIN_MODULES:
         return f"{name} is a {type(module).__name__}"

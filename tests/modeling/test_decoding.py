@@ -195,6 +195,17 @@ def test_a_model_in_training_or_with_replaced_or_hooked_parts_is_left_to_transfo
     assert reason(adapted) == "transformers: decoder.layers.0.self_attention.w_q is a Adapter"
 
 
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_dropout_that_alone_is_in_training_is_heard(model, source, side):
+    """Monte-Carlo dropout (Gal and Ghahramani, 2016): a model is asked several times, and its answers compared."""
+    for module in getattr(model.model, side).modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.train().p = 0.5
+    request_ = {**source, "max_new_tokens": 4, "return_dict_in_generate": True, "output_scores": True}
+    first, second = (torch.stack(model.generate(**request_).scores) for _ in range(2))
+    assert not torch.equal(first[0], second[0])
+
+
 class Doubled(torch.nn.Linear):
     """As an adapter does, computes something else than its weights say."""
 
