@@ -49,17 +49,15 @@ PROCESSORS = (
     SuppressTokensLogitsProcessor,
 )
 CRITERIA = (MaxLengthCriteria, EosTokenCriteria)
-PLAIN_MODULES = (
-    nn.Linear,
-    nn.LayerNorm,
-    nn.Embedding,
-    nn.Dropout,
-    LearnedPositions,
-    EncoderLayer,
-    DecoderLayer,
-    MultiHeadAttention,
-    FeedForward,
-)
+KINDS = {  # of the modules that decoding takes apart, by the end of their names
+    "layers": nn.ModuleList,
+    **dict.fromkeys(("self_attention", "encoder_decoder_attention"), MultiHeadAttention),
+    "feed_forward": FeedForward,
+    **dict.fromkeys(("w_q", "w_k", "w_v", "w_o", "w_1", "w_2", "lm_head"), nn.Linear),
+    **dict.fromkeys(("self_attention_norm", "encoder_decoder_attention_norm", "feed_forward_norm"), nn.LayerNorm),
+    "embed_tokens": nn.Embedding,
+    "positions": LearnedPositions,
+}
 HOMES = ("torch.nn", "transformers.activations", "transformers.generation")  # of methods that are nobody's own
 OBSERVERS = "transformers.utils.output_capturing"  # hooks that only look on
 PREPARED = ("encoder_outputs", "attention_mask", CACHE, "use_cache")
@@ -126,12 +124,19 @@ def obstacle_in_source(
 
 def obstacle_in_decoder(model: nn.Module) -> str | None:
     """What about the decoder keeps its weights from being taken out of it; None if nothing."""
-    return _obstacle_around(model) or _obstacle_in({"decoder": model.model.decoder, "lm_head": model.lm_head})
+    parts = {"decoder": model.model.decoder, "lm_head": model.lm_head}
+    return _obstacle_around(model) or _obstacle_in(parts) or _embeddings_of_its_own(model, "decoder")
 
 
 def obstacle_in_encoder(model: nn.Module) -> str | None:
     """The same of the encoder."""
-    return _obstacle_in({"encoder": model.model.encoder})
+    return _obstacle_in({"encoder": model.model.encoder}) or _embeddings_of_its_own(model, "encoder")
+
+
+def _embeddings_of_its_own(model: nn.Module, side: str) -> str | None:
+    """Decoding reads the matrix that all share (§3.4)."""
+    embeddings = getattr(model.model, side).embeddings.embed_tokens
+    return None if embeddings.weight is model.model.shared.weight else f"embeddings of the {side}'s own"
 
 
 def _obstacle_around(model: nn.Module) -> str | None:
@@ -166,12 +171,19 @@ def _replacement(name: str, module: nn.Module) -> str | None:
         return f"a hook on {name}"
     if module.training and isinstance(module, nn.Dropout | MultiHeadAttention):
         return f"{name} alone is in training mode"
-    is_read = name.endswith(("w_q", "w_k", "w_v", "w_o", "w_1", "w_2", "norm", "lm_head"))
-    if (is_read or any(True for _ in module.parameters(recurse=False))) and type(module) not in PLAIN_MODULES:
+    if type(module) is not _kind_of(name, module):
         return f"{name} is a {type(module).__name__}"
-    if any(type(weight) is not nn.Parameter for weight in module.parameters(recurse=False)):
+    if any(type(weight) not in (nn.Parameter, type(None)) for weight in module._parameters.values()):
         return f"weights of {name} that are quantised or sharded"
     return f"{name} has a forward of its own" if _is_replaced(module, "forward") else None
+
+
+def _kind_of(name: str, module: nn.Module) -> type | None:
+    """What a module has to be for its weights to tell what it computes: its own type where it has none."""
+    last = name.rpartition(".")[2]
+    if last.isdigit():
+        return EncoderLayer if name.startswith("encoder") else DecoderLayer
+    return KINDS.get(last, None if module._parameters else type(module))
 
 
 def _is_replaced(module: nn.Module, method: str) -> bool:

@@ -60,8 +60,8 @@ class Norm:
 
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
         self.shape = norm.normalized_shape
-        self.weight = norm.weight.detach().to(dtype)
-        self.bias = norm.bias.detach().to(dtype)
+        narrow = (None if each is None else each.detach().to(dtype) for each in (norm.weight, norm.bias))
+        self.weight, self.bias = narrow
         self.eps = norm.eps
 
     def __call__(self, x: torch.Tensor, sublayer: torch.Tensor) -> torch.Tensor:
@@ -119,14 +119,14 @@ class DecoderLayerStep:
         self.source_norm = Norm(layer.encoder_decoder_attention_norm, dtype)
         self.feed_forward = FeedForwardStep(layer, form, dtype)
         self.widths = [m.out_features for m in (own.w_q, own.w_k, own.w_v)]
-        self.heads, self.scaling = own.config.num_heads, own.scaling
+        self.heads, self.own_scaling, self.source_scaling = own.config.num_heads, own.scaling, source.scaling
 
     def __call__(self, x: torch.Tensor, cache: DecodingCache, index: int) -> torch.Tensor:
         """(sentences * beams, d_model) to the same shape; its keys and values join the cache."""
         query, *new = self.own_qkv(x).split(self.widths, dim=-1)
-        attended = attend(query, *cache.append(index, *new), cache.own_mask, self.scaling)
+        attended = attend(query, *cache.append(index, *new), cache.own_mask, self.own_scaling)
         x = self.own_norm(x, self.own_o(attended))
-        attended = attend(self.source_q(x), *cache.source[index], cache.shown_source_mask, self.scaling)
+        attended = attend(self.source_q(x), *cache.source[index], cache.shown_source_mask, self.source_scaling)
         x = self.source_norm(x, self.source_o(attended))
         return self.feed_forward(x)
 

@@ -13,7 +13,7 @@ class FusedWeights(NamedTuple):
     """What is remembered of a model: its weights, fused, and by what it shows that they have changed.
 
     Attributes:
-        places: Where the weights lie, and how often torch saw them change.
+        places: Where the weights lie, and how often torch saw them change; what stands around them.
         views: A few values of each, for changes that torch does not see, such as those through `.data`.
         values: What these were.
         step: The weights, fused.
@@ -34,6 +34,8 @@ def decoding_step(model: nn.Module) -> DecodingStep:
     read = [model.model.decoder, model.lm_head, *([model.model.encoder] if with_encoder else [])]
     weights = [weight for part in read for weight in part.parameters()]
     places = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+    for module in (module for part in read for module in part.modules()):
+        places.append((type(module), vars(module).get("scaling"), vars(module).get("eps")))
     known = _fused.get(model)
     if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
         views = [weight.detach().flatten()[:4] for weight in weights]

@@ -206,6 +206,48 @@ def test_dropout_that_alone_is_in_training_is_heard(model, source, side):
     assert not torch.equal(first[0], second[0])
 
 
+def replace_activations(model):
+    for layer in [*model.model.encoder.layers, *model.model.decoder.layers]:
+        layer.feed_forward.activation = torch.nn.Tanh()
+
+
+CHANGES = {  # after a first call, whose fused weights are remembered
+    "a sub-layer left out": lambda m: setattr(m.model.decoder.layers[1], "feed_forward", torch.nn.Identity()),
+    "a sub-layer of another kind": lambda m: setattr(
+        m.model.decoder.layers[1], "feed_forward", torch.nn.Linear(32, 32)
+    ),
+    "a layer left out": lambda m: m.model.decoder.layers.__delitem__(1),
+    "an activation": replace_activations,
+    "the scale of attention": lambda m: setattr(m.model.decoder.layers[0].self_attention, "scaling", 3.0),
+    "the scale of attention to the source": lambda m: setattr(
+        m.model.decoder.layers[0].encoder_decoder_attention, "scaling", 3.0
+    ),
+    "epsilon": lambda m: setattr(m.model.decoder.layers[0].feed_forward_norm, "eps", 0.5),
+    "a norm without weights": lambda m: setattr(
+        m.model.decoder.layers[0], "feed_forward_norm", torch.nn.LayerNorm(32, eps=0.5, elementwise_affine=False)
+    ),
+    "the decoder's embeddings": lambda m: setattr(
+        m.model.decoder.embeddings, "embed_tokens", torch.nn.Embedding(97, 32)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_what_is_changed_in_a_model_changes_what_it_gives(model, source, change):
+    """What ablations do; the oracle is transformers' loop on the model's own modules."""
+
+    def scores(fast):
+        request_ = {**source, "max_new_tokens": 4, "min_new_tokens": 4, "num_beams": 2, "fast": fast}
+        found = model.generate(**request_, return_dict_in_generate=True, output_scores=True)
+        return torch.stack(found.scores)
+
+    before = scores(None)
+    change(model)
+    after = scores(None)
+    torch.testing.assert_close(after, scores(False), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(after, before, atol=1e-3)
+
+
 class Doubled(torch.nn.Linear):
     """As an adapter does, computes something else than its weights say."""
 
