@@ -151,6 +151,13 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
                 raise RunError(f"{reason} at update {self.state.global_step + 1}. {self._way_back()}") from error
             raise
 
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`. Where the loss is not the model's, the model has no labels, and is given them shifted."""
+        if (self.compute_loss_func or self.label_smoother) and "decoder_input_ids" not in inputs:
+            shifted = self.model.prepare_decoder_input_ids_from_labels(inputs["labels"])
+            inputs = {**inputs, "decoder_input_ids": shifted}
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
     def training_step(
         self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
     ) -> torch.Tensor:
