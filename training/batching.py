@@ -7,8 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
+from transformer2017.configuration import UsageError
 
 IGNORED_LABEL = -100
 POOL = 2**18  # pairs that are sorted together: all of a smaller corpus
@@ -16,6 +19,25 @@ BLOCK = 2**8  # neighbours in the corpus that come into the same pool
 SAMPLE = 2**12  # pairs that tell how much longer an epoch's sides are than those of the corpus
 
 Lengths = np.ndarray | pa.ChunkedArray
+
+
+def lengths_of(pairs: Dataset) -> list[pa.ChunkedArray]:
+    """How many tokens the source and the target of each pair have, (pairs,) each: as noted with them, or else counted.
+
+    Raises:
+        UsageError: If the pairs cannot be told apart before they are read, or have no tokens.
+    """
+    if not isinstance(pairs, Dataset) or not {"input_ids", "labels"} <= set(pairs.column_names):
+        raise UsageError(
+            "train_dataset must be a datasets.Dataset with the columns input_ids and labels: batches of like lengths "
+            "need the lengths of all pairs. For one that is streamed, or of another kind, use Seq2SeqTrainer."
+        )
+    lengths = []
+    for noted, tokens in (("source_length", "input_ids"), ("target_length", "labels")):
+        name = noted if noted in pairs.column_names else tokens
+        column = pairs.select_columns(name).with_format("arrow")[:].column(name)
+        lengths.append(column if name == noted else pc.list_value_length(column))
+    return lengths
 
 
 class ChangingPairs(Protocol):

@@ -14,7 +14,7 @@ from transformer2017.configuration import RunError, UsageError
 from transformers import ProgressCallback, TrainerCallback
 
 from . import checkpoints
-from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampler
+from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampler, lengths_of
 from .clock import Clock
 from .evaluation import ValidationSet
 from .faults import outer_fault
@@ -55,21 +55,25 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
     """A `Seq2SeqTrainer` that trains as the paper does (§5).
 
     Args:
-        model: The model.
+        model: The model; None where `model_init` makes it.
         args: The run's settings.
-        validation: Sentences to evaluate on; without them, `eval_dataset` is evaluated as in `Seq2SeqTrainer`.
-        **kwargs: As for `Seq2SeqTrainer`. `train_dataset` has rows of `input_ids`, `labels`, `source_length` and
-            `target_length`, as `data.tokenize` makes them; for `bpe_dropout`, `with_words`.
+        validation: Sentences to evaluate on; without them, `eval_dataset` is evaluated as in `Seq2SeqTrainer`, and
+            the best checkpoint is that of the lowest loss unless `compute_metrics` has other scores.
+        **kwargs: As for `Seq2SeqTrainer`. `train_dataset` is a `datasets.Dataset` with the columns `input_ids` and
+            `labels`; for `bpe_dropout`, as `data.tokenize` makes it `with_words`.
     """
 
     def __init__(
         self, model: Any, args: TrainingArguments, validation: ValidationSet | None = None, **kwargs: Any
     ) -> None:
-        config, multiple_of = model.config, 8 if args.device.type == "cuda" else 1
-        kwargs.setdefault("data_collator", Collator(config.pad_token_id, multiple_of, config.learned_positions))
         if validation is not None:
             kwargs.setdefault("eval_dataset", validation.tokens)
+        elif kwargs.get("compute_metrics") is None and args.metric_for_best_model == "bleu":
+            args.metric_for_best_model, args.greater_is_better = "loss", False
         super().__init__(model=model, args=args, **kwargs)
+        if kwargs.get("data_collator") is None:
+            config, multiple_of = self.model.config, 8 if args.device.type == "cuda" else 1
+            self.data_collator = Collator(config.pad_token_id, multiple_of, config.learned_positions)
         self.validation = validation
         self.tokens_per_second = TokensPerSecond()
         for callback in (SeedEachUpdate(), StateOfThisStart(), FreedMemory(), self.tokens_per_second, EarlyStopping()):
@@ -91,15 +95,14 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches by token budget. They are this process's share already, so accelerate does not wrap the loader."""
-        pairs, columns = self.train_dataset, self.train_dataset.data
+        pairs, lengths = self.train_dataset, lengths_of(self.train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         dropout = None
         if self.args.bpe_dropout:
             merges = DroppedMerges(self.processing_class, self.args.bpe_dropout, seed)
             pairs = dropout = SubwordDropout(pairs, merges, self.model.config.learned_positions)
         sampler = TokenBatchSampler(
-            columns.column("source_length"),
-            columns.column("target_length"),
+            *lengths,
             batch_tokens=math.ceil(self.args.batch_tokens / self.batches_per_update),
             batches_per_update=self.batches_per_update,
             num_processes=self.args.world_size,

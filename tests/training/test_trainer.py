@@ -1,11 +1,50 @@
 """`Transformer2017Trainer` as a part of somebody's own program, with what `Seq2SeqTrainer` takes."""
 
+import copy
+
 import pytest
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
+from transformer2017.configuration import UsageError
 from transformer2017.training.trainer import Transformer2017Trainer
 from transformer2017.training.training_arguments import TrainingArguments
+
+
+@pytest.fixture
+def pairs() -> Dataset:
+    lengths = torch.randint(2, 9, (40, 2)).tolist()
+    sides = [[torch.randint(4, 97, (side[i],)).tolist() for side in lengths] for i in (0, 1)]
+    return Dataset.from_dict({"input_ids": sides[0], "labels": sides[1]})
+
+
+@pytest.fixture
+def trainer(model, tmp_path):
+    """Makes one of three updates, always from the same weights."""
+    model.config.label_smoothing = 0.1
+    start = {name: weight.clone() for name, weight in model.state_dict().items()}
+
+    def made(train_dataset, arguments=None, **kwargs):
+        model.load_state_dict(start)
+        settings = {
+            "max_steps": 3, "batch_tokens": 64, "learning_rate": 1e-2, "use_cpu": True, "report_to": [],
+            "save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False,
+        }  # fmt: skip
+        args = TrainingArguments(str(tmp_path), **(settings | (arguments or {})))
+        given = None if "model_init" in kwargs else model
+        return Transformer2017Trainer(given, args, train_dataset=train_dataset, **kwargs)
+
+    return made
+
+
+def weights_after(trainer) -> dict[str, torch.Tensor]:
+    trainer.train()
+    return {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+
+
+def assert_same(one, other, **tolerance):
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, **tolerance)
 
 
 def smoothed(outputs, labels, num_items_in_batch=None):
@@ -14,38 +53,45 @@ def smoothed(outputs, labels, num_items_in_batch=None):
     return summed / num_items_in_batch
 
 
-@pytest.fixture
-def train(model, tmp_path):
-    """Three updates; gives the weights."""
-    lengths = torch.randint(2, 9, (40, 2)).tolist()
-    rows = [[torch.randint(4, 97, (length,)).tolist() for length in pair] for pair in lengths]
-    pairs = Dataset.from_dict(
-        {
-            "input_ids": [source for source, _ in rows],
-            "labels": [target for _, target in rows],
-            "source_length": [source for source, _ in lengths],
-            "target_length": [target for _, target in lengths],
-        }
-    )
-    start = {name: weight.clone() for name, weight in model.state_dict().items()}
-
-    def trained(label_smoothing_factor=0.0, **kwargs):
-        model.load_state_dict(start)
-        arguments = TrainingArguments(
-            str(tmp_path), max_steps=3, batch_tokens=64, learning_rate=1e-2, use_cpu=True, report_to=[],
-            label_smoothing_factor=label_smoothing_factor, save_strategy="no", eval_strategy="no",
-            load_best_model_at_end=False,
-        )  # fmt: skip
-        Transformer2017Trainer(model, arguments, train_dataset=pairs, **kwargs).train()
-        return {name: weight.clone() for name, weight in model.state_dict().items()}
-
-    model.config.label_smoothing = 0.1
-    return trained
-
-
-def test_a_loss_of_ones_own_and_transformers_smoothing_train_as_the_models_loss(train):
+def test_a_loss_of_ones_own_and_transformers_smoothing_train_as_the_models_loss(trainer, pairs):
     """Both are computed from logits, which the model gives where it is not handed the labels."""
-    usual = train()
-    for others in (train(compute_loss_func=smoothed), train(label_smoothing_factor=0.1)):
-        for name, weight in usual.items():
-            torch.testing.assert_close(others[name], weight, atol=1e-4, rtol=1e-4)
+    usual = weights_after(trainer(pairs))
+    for other in (trainer(pairs, compute_loss_func=smoothed), trainer(pairs, {"label_smoothing_factor": 0.1})):
+        assert_same(usual, weights_after(other), atol=1e-4, rtol=1e-4)
+
+
+def test_lengths_are_counted_where_they_are_not_noted(trainer, pairs):
+    noted = pairs.map(lambda row: {"source_length": len(row["input_ids"]), "target_length": len(row["labels"])})
+    assert_same(weights_after(trainer(noted)), weights_after(trainer(pairs)), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_a_part_of_a_dataset_trains_as_its_rows_do(trainer, pairs, with_lengths):
+    """`select`, `shuffle` and `train_test_split` leave the table as it is, and note which rows are meant."""
+    if with_lengths:
+        pairs = pairs.map(lambda row: {"source_length": len(row["input_ids"]), "target_length": len(row["labels"])})
+    part = pairs.train_test_split(0.4, seed=1)["train"]
+    rows = Dataset.from_dict(part.to_dict())
+    assert_same(weights_after(trainer(rows)), weights_after(trainer(part)), atol=0, rtol=0)
+
+
+def test_a_streamed_dataset_is_refused(trainer, pairs):
+    with pytest.raises(UsageError, match="Seq2SeqTrainer"):
+        trainer(pairs.to_iterable_dataset()).train()
+
+
+def test_without_sentences_to_translate_the_best_checkpoint_has_the_lowest_loss(trainer, pairs):
+    """Whose score would not be there otherwise."""
+    often = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 1}
+    run = trainer(pairs, {**often, "load_best_model_at_end": True}, eval_dataset=pairs)
+    run.train()
+    losses = [logged["eval_loss"] for logged in run.state.log_history if "eval_loss" in logged]
+    assert len(losses) == 3
+    assert run.state.best_metric == min(losses)
+
+
+def test_a_model_may_be_made_when_training_begins(trainer, pairs, model):
+    """As in a search for hyperparameters."""
+    usual, start = trainer(pairs), copy.deepcopy(model)
+    searched = trainer(pairs, model_init=lambda: copy.deepcopy(start))
+    assert_same(weights_after(usual), weights_after(searched), atol=0, rtol=0)
