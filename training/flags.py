@@ -19,7 +19,7 @@ from transformers import HfArgumentParser
 from .arguments import DataArguments, ModelArguments, RunArguments, TokenizerArguments
 from .device import bfloat16_is_quick, has_accelerator
 from .recipes import RECIPES, SMALL_DATA_PAIRS
-from .training_arguments import TrainingArguments
+from .training_arguments import WITHOUT_EVALUATION, TrainingArguments
 
 DESCRIPTIONS = {  # of the verbs that take all the flags of a run
     "train": "Trains a model on aligned text, from scratch or from --model, evaluating it on the way.",
@@ -146,7 +146,7 @@ class Flags:
         if namespace.save_minutes:  # the best checkpoint would need an evaluation at each
             implied |= {"save_strategy": "no", "load_best_model_at_end": False}
         if not with_validation:
-            implied |= {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": None}
+            implied |= WITHOUT_EVALUATION
         return implied
 
 

@@ -26,7 +26,7 @@ from .stopping import EarlyStopping
 from .subword_dropout import DroppedMerges, SubwordDropout
 from .trainer_checkpoints import CheckpointingTrainer
 from .trainer_evaluation import EvaluatingTrainer
-from .training_arguments import TrainingArguments
+from .training_arguments import WITHOUT_EVALUATION, TrainingArguments
 
 
 class SeedEachUpdate(TrainerCallback):
@@ -58,7 +58,8 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
         model: The model; None where `model_init` makes it.
         args: The run's settings.
         validation: Sentences to evaluate on; without them, `eval_dataset` is evaluated as in `Seq2SeqTrainer`, and
-            the best checkpoint is that of the lowest loss unless `compute_metrics` has other scores.
+            the best checkpoint is that of the lowest loss unless `compute_metrics` has other scores. Without both,
+            nothing is evaluated, whatever `args` say.
         **kwargs: As for `Seq2SeqTrainer`. `train_dataset` is a `datasets.Dataset` with the columns `input_ids` and
             `labels`; for `bpe_dropout`, as `data.tokenize` makes it `with_words`.
     """
@@ -68,6 +69,8 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
     ) -> None:
         if validation is not None:
             kwargs.setdefault("eval_dataset", validation.tokens)
+        elif kwargs.get("eval_dataset") is None:
+            vars(args).update(WITHOUT_EVALUATION)
         elif kwargs.get("compute_metrics") is None and args.metric_for_best_model == "bleu":
             args.metric_for_best_model, args.greater_is_better = "loss", False
         super().__init__(model=model, args=args, **kwargs)

@@ -4,6 +4,13 @@ from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
 
+# What a run without anything to evaluate on cannot ask for.
+WITHOUT_EVALUATION: dict[str, object] = {
+    "eval_strategy": "no",
+    "load_best_model_at_end": False,
+    "early_stopping_patience": None,
+}
+
 
 @dataclass
 class TrainingArguments(Seq2SeqTrainingArguments):
