@@ -110,13 +110,6 @@ class Flags:
         if {"average_checkpoints", "save_total_limit"} <= self.given and limit and count > limit:
             raise UsageError(f"--average_checkpoints {count} needs --save_total_limit {count} or more, not {limit}.")
 
-    def _accumulation(self) -> int:
-        """Batches that a device takes one after the other, so that none exceeds --device_batch_tokens."""
-        batch_tokens = (
-            self.namespace.batch_tokens if "batch_tokens" in self.given else self.parser.get_default("batch_tokens")
-        )
-        return -(-batch_tokens // (self.namespace.device_batch_tokens * PartialState().num_processes))
-
     def _precision(self) -> dict[str, object]:
         """That which accelerate's own file or flags ask for, or what the hardware is quick in."""
         asked = os.environ.get("ACCELERATE_MIXED_PRECISION")
@@ -135,8 +128,6 @@ class Flags:
             implied["dataloader_num_workers"] = 2  # which make batches while the accelerator works
         if "num_train_epochs" in given and "max_steps" not in given:
             implied["max_steps"] = -1
-        if namespace.device_batch_tokens and "gradient_accumulation_steps" not in given:
-            implied["gradient_accumulation_steps"] = self._accumulation()
         if "average_checkpoints" in given and "save_total_limit" not in given:
             most = int(self.parser.get_default("save_total_limit"))
             implied["save_total_limit"] = max(most, namespace.average_checkpoints + 1)

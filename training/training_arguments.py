@@ -137,6 +137,8 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, not {value}.")
         super().__post_init__()
+        if self.device_batch_tokens and self.gradient_accumulation_steps == 1:
+            self.gradient_accumulation_steps = -(-self.batch_tokens // (self.device_batch_tokens * self.world_size))
 
     @property
     def n_gpu(self) -> int:

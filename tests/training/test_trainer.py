@@ -74,6 +74,14 @@ def test_a_part_of_a_dataset_trains_as_its_rows_do(trainer, pairs, with_lengths)
     assert_same(weights_after(trainer(rows)), weights_after(trainer(part)), atol=0, rtol=0)
 
 
+def test_an_update_is_taken_in_parts_that_fit_a_device(trainer, pairs):
+    """As many as there are when the number of parts is said."""
+    said = weights_after(trainer(pairs, {"gradient_accumulation_steps": 4}))
+    made = trainer(pairs, {"device_batch_tokens": 16})
+    assert made.args.gradient_accumulation_steps == 4
+    assert_same(said, weights_after(made), atol=0, rtol=0)
+
+
 def test_a_streamed_dataset_is_refused(trainer, pairs):
     with pytest.raises(UsageError, match="Seq2SeqTrainer"):
         trainer(pairs.to_iterable_dataset()).train()
