@@ -104,7 +104,7 @@ def plan(argv: list[str]) -> Budget:
     own, rest = parser.parse_args_into_dataclasses(argv, True, look_for_args_file=False)
     own.check()
     with tempfile.TemporaryDirectory() as folder:
-        flags = Flags([*rest, "--output_dir", folder], verb="budget")
+        flags = Flags([*rest, "--output_dir", folder], verb="budget", beside=vars(own))
         recipe = flags.recipe_for(own.pairs or sys.maxsize)
         arguments = flags.with_recipe(recipe, with_validation=False)
         return _budget(own, arguments)

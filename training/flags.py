@@ -6,7 +6,7 @@ import difflib
 import multiprocessing
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -34,12 +34,13 @@ class Flags:
     Args:
         argv: The words; the first may be a YAML or JSON file of flags.
         verb: Of the command, for its help.
+        beside: Names of flags that the command has read before, which one here may have been meant for.
 
     Raises:
         UsageError: If a flag is unknown or its value is of the wrong kind.
     """
 
-    def __init__(self, argv: list[str], verb: str = "train") -> None:
+    def __init__(self, argv: list[str], verb: str = "train", beside: Iterable[str] = ()) -> None:
         self.argv = list(argv)
         self.from_file: dict[str, object] = {}
         if self.argv and not self.argv[0].startswith("-"):
@@ -52,6 +53,7 @@ class Flags:
             formatter_class=ReadableHelp,
             allow_abbrev=False,
         )
+        self.parser.beside = list(beside)
         self.parser.refuse_unknown(self.from_file)
         self.from_file = self.parser.with_lists(self.from_file)
         self.given = {*self.from_file, *self.parser.fields_of(self.argv)}
@@ -144,6 +146,8 @@ class Flags:
 class Parser(HfArgumentParser):
     """Faults of the user are raised as one sentence, without the list of all flags."""
 
+    beside: Sequence[str] = ()  # flags of the command that another parser reads
+
     def error(self, message: str) -> NoReturn:
         """As argparse calls it."""
         unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
@@ -170,7 +174,7 @@ class Parser(HfArgumentParser):
         known = [action.dest for action in self._actions]
         for name in names:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
+                close = difflib.get_close_matches(name, [*known, *self.beside], n=1)
                 hint = f" Did you mean --{close[0]}?" if close else ""
                 raise UsageError(f"There is no flag --{name}.{hint} All flags: {self.prog} --help")
 

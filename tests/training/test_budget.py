@@ -63,6 +63,7 @@ def test_a_small_corpus_is_reckoned_with_the_epochs_that_it_gets(capsys):
         ("--pairs -1", "--pairs must be more than 0"),
         ("--pairs many", "invalid int value: 'many'"),
         ("--d_modl 4", "There is no flag --d_modl. Did you mean --d_model? All flags: transformer2017 budget --help"),
+        ("--pairz 4", "There is no flag --pairz. Did you mean --pairs? All flags: transformer2017 budget --help"),
         ("--num_train_epochs 3", "needs the size of the corpus: --pairs"),
         ("--tokens_per_second 5 --device_flops 5", "Give one of"),
     ],
