@@ -16,6 +16,7 @@ from transformer2017.configuration import UsageError
 IGNORED_LABEL = -100
 POOL = 2**18  # pairs that are sorted together: all of a smaller corpus
 BLOCK = 2**8  # neighbours in the corpus that come into the same pool
+ROWS = 16  # pairs of which a large batch has a multiple
 SAMPLE = 2**12  # pairs that tell how much longer an epoch's sides are than those of the corpus
 
 Lengths = np.ndarray | pa.ChunkedArray
@@ -51,14 +52,15 @@ class ChangingPairs(Protocol):
 
 
 class TokenBatchSampler(Sampler[list[int]]):
-    """Draws batches of pairs of like lengths, each with at most about `batch_tokens` source and target tokens.
+    """Draws batches of pairs of like lengths, each with about `batch_tokens` source or target tokens, the longer side.
 
     An epoch sorts the pairs by length, those of equal lengths in a new random order, cuts the sorted row into
     batches of equal cost, and shuffles the batches. The cost of a pair is the longer of its sides, so neither side
-    of a batch exceeds the budget. The number of batches never changes, and is a multiple of `batches_per_update`:
-    an update takes that many in a row, dealt out over processes and accumulation, so that the same pairs make an
-    update whatever the number of processes. Where it takes several, they are short and long in equal parts, as the
-    gradient of one length alone is a poor guide to that of the corpus.
+    of a batch exceeds the budget by more than an eighth, which round numbers of pairs ask for. The number of batches
+    never changes, and is a multiple of `batches_per_update`: an update takes that many in a row, dealt out over
+    processes and accumulation, so that the same pairs make an update whatever the number of processes. Where it takes
+    several, they are short and long in equal parts, as the gradient of one length alone is a poor guide to that of
+    the corpus.
 
     A corpus of more than `POOL` pairs is dealt out, in blocks of neighbours and anew in each epoch, to pools that are
     sorted one after the other, so that memory does not grow with it.
@@ -166,9 +168,23 @@ def _cut(source: np.ndarray, target: np.ndarray, count: int, random: np.random.G
     cost = np.maximum(source, target)[order].cumsum()
     shares = cost[-1] * np.arange(1, count) / count
     rank = np.arange(1, count)
-    cuts = np.maximum.accumulate(np.searchsorted(cost, shares) - rank) + rank  # each behind the one before
+    cuts = np.maximum.accumulate(_rounded(np.searchsorted(cost, shares)) - rank) + rank  # each behind the one before
     cuts = np.clip(cuts, rank, len(order) - rank[::-1])  # so that no batch is empty
     return np.split(order, cuts)
+
+
+def _rounded(cuts: np.ndarray) -> np.ndarray:
+    """Cuts such that a batch has a multiple of 2, 4, 8 or 16 pairs, its size being changed by an eighth at most.
+
+    So shapes come back: oneDNN has fewer programs to write and keep, and glibc fewer sizes of freed memory to search,
+    which otherwise takes a growing part of a long run (docs/training-speed.md).
+    """
+    rounded = [0]
+    for cut in cuts.tolist():
+        size = cut - rounded[-1]
+        multiple = min(2 ** max(size // 8, 1).bit_length() // 2, ROWS)
+        rounded.append(rounded[-1] + size // multiple * multiple)
+    return np.array(rounded[1:], dtype=np.int64)
 
 
 def _mixed(count: int, together: int, random: np.random.Generator) -> np.ndarray:
