@@ -60,8 +60,9 @@ class Norm:
 
     def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
         self.shape = norm.normalized_shape
-        narrow = (None if each is None else each.detach().to(dtype) for each in (norm.weight, norm.bias))
-        self.weight, self.bias = narrow
+        self.weight, self.bias = (
+            None if each is None else each.detach().to(dtype) for each in (norm.weight, norm.bias)
+        )
         self.eps = norm.eps
 
     def __call__(self, x: torch.Tensor, sublayer: torch.Tensor) -> torch.Tensor:

@@ -34,8 +34,8 @@ def decoding_step(model: nn.Module) -> DecodingStep:
     read = [model.model.decoder, model.lm_head, *([model.model.encoder] if with_encoder else [])]
     weights = [weight for part in read for weight in part.parameters()]
     places = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
-    for module in (module for part in read for module in part.modules()):
-        places.append((type(module), vars(module).get("scaling"), vars(module).get("eps")))
+    modules = [module for part in read for module in part.modules()]
+    places += [(type(module), vars(module).get("scaling"), vars(module).get("eps")) for module in modules]
     known = _fused.get(model)
     if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
         views = [weight.detach().flatten()[:4] for weight in weights]
