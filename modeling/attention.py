@@ -9,7 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_transformer2017 import Transformer2017Config
 from .flash_attention import fit_flash_attention
-from .training_speed import project_together, quick_on_cpu
+from .training_speed import project, project_together, quick_on_cpu
 
 
 def scaled_dot_product_attention(
@@ -77,12 +77,11 @@ class MultiHeadAttention(nn.Module):
         attend = quick_on_cpu(attend) if self.training else attend
         rate = self.config.attention_dropout if self.training else 0.0
         heads, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=rate, **kwargs)
-        return self.w_o(heads.flatten(-2)), weights  # heads: (batch, target_len, heads, d_v)
+        return project(heads.flatten(-2), self.w_o), weights  # heads: (batch, target_len, heads, d_v)
 
     def _project(self, x: Tensor, *maps: nn.Linear) -> list[Tensor]:
         """(batch, length, d_model) to (batch, heads, length, d) by each map."""
-        projected = project_together(x, maps) if self.training else [each(x) for each in maps]
-        return [each.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2) for each in projected]
+        return [each.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2) for each in project_together(x, maps)]
 
     def _recall(self, memory: Tensor, cache: EncoderDecoderCache | None) -> tuple[Tensor, Tensor]:
         """Keys and values of the memory, which only the first step of decoding projects."""

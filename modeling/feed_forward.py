@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration_transformer2017 import Transformer2017Config
-from .training_speed import Dropout
+from .training_speed import Dropout, project
 
 
 class FeedForward(nn.Module):
@@ -19,4 +19,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, length, d_model) to the same shape."""
-        return self.w_2(self.dropout(self.activation(self.w_1(x))))
+        inner = self.dropout(self.activation(project(x, self.w_1)))  # (batch, length, d_ff)
+        return project(inner, self.w_2)

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
+from .quick_products import product
 
 BITS = 16  # of a random number of dropout: rates are met to 2^-17, and the scale is that of the rate met
+TOGETHER = 2**17  # weights: up to here the maps of an attention are quicker as one
 SHORT = 64  # tokens: up to here attention is quicker as products than by torch's kernel
 REGISTER = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8  # float32 numbers that a CPU takes at once
-CHUNK = 2**23  # logits that exist at a time where they are not kept: 32 MiB in float32
-GPU_CHUNKS = 8  # so many times as many on a GPU, which small products leave idle
+CHUNK = 2**22  # logits that exist at a time where they are not kept: 16 MiB in float32
+GPU_CHUNKS = 16  # so many times as many on a GPU, which small products leave idle
 
 
 class Dropout(nn.Dropout):
@@ -26,9 +28,36 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         dropped = round(self.p * 2**BITS)  # of the 2^BITS values of a random number
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = torch.empty(x.shape, dtype=x.dtype)  # compared into at once: no mask of another type is written
-        torch.ge(numbers[: x.numel()].view(x.shape), dropped - 2 ** (BITS - 1), out=kept)
-        return x * kept.mul_(2**BITS / (2**BITS - dropped))
+        numbers = numbers[: x.numel()].view(x.shape)
+        if x.element_size() > numbers.element_size():
+            return _Dropped.apply(x, numbers, dropped)
+        return x * _scale_of_kept(numbers, dropped, x.dtype)
+
+
+def _scale_of_kept(numbers: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
+    """0 for what is dropped, and what the others are multiplied by."""
+    kept = torch.empty(numbers.shape, dtype=dtype)  # compared into at once: no mask of another type is written
+    torch.ge(numbers, dropped - 2 ** (BITS - 1), out=kept)
+    return kept.mul_(2**BITS / (2**BITS - dropped))
+
+
+class _Dropped(torch.autograd.Function):
+    """Dropout that keeps its random numbers for the way back: less memory than the factors that come of them."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, numbers: Tensor, dropped: int) -> Tensor:
+        return _scale_of_kept(numbers, dropped, x.dtype).mul_(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.dropped = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+        return _Dropped.apply(d_y, *ctx.saved_tensors, ctx.dropped), None, None
 
 
 def is_plain(linear: nn.Module) -> bool:
@@ -42,12 +71,19 @@ def is_plain(linear: nn.Module) -> bool:
     return not is_changed and linear.weight.numel() > 0 and not torch.compiler.is_compiling()
 
 
+def project(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Computes `linear(x)`, in training by the quickest product there is."""
+    is_quick = linear.training and is_plain(linear)
+    return product(x, linear.weight, linear.bias) if is_quick else linear(x)
+
+
 def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
-    """Projects (batch, length, d_model) by each map, in one product where all are plain."""
-    if not all(is_plain(each) for each in maps):
-        return [each(x) for each in maps]
+    """Projects (batch, length, d_model) by each map, in training by one product where all are plain and small."""
+    weights = sum(each.weight.numel() for each in maps)
+    if weights > TOGETHER or not all(each.training and is_plain(each) for each in maps):
+        return [project(x, each) for each in maps]
     weight, bias = torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps])
-    return nn.functional.linear(x, weight, bias).split([each.out_features for each in maps], dim=-1)
+    return product(x, weight, bias).split([each.out_features for each in maps], dim=-1)
 
 
 def quick_on_cpu(attend: Callable) -> Callable:
@@ -162,15 +198,15 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         loss = -smoothing / vocab_size * _sum_of_logits(states, weight, bias, wide)
         for x, y, d_x in zip(states.split(chunk), labels.split(chunk), d_states.split(chunk), strict=True):
             right = y.unsqueeze(-1)  # (chunk, 1)
-            logits = nn.functional.linear(x, weight, bias)  # (chunk, vocab_size)
+            logits = product(x, weight, bias)  # (chunk, vocab_size)
             probabilities = torch.softmax(logits, dim=-1, dtype=wide)
             loss += smoothing * logits.gather(-1, right).sum(dtype=wide) - probabilities.gather(-1, right).log().sum()
             gradient = probabilities.sub_(smoothing / vocab_size)
             gradient.scatter_add_(-1, right, gradient.new_full(right.shape, smoothing - 1))
             gradient_of_weights = gradient.to(weight.dtype)
-            torch.mm(gradient_of_weights, weight, out=d_x)
-            if d_weight is not None:
-                d_weight += gradient_of_weights.T @ x
+            d_x.copy_(product(gradient_of_weights, weight.T))
+            if d_weight is not None:  # its transpose: that product is the quicker
+                d_weight += product(x.T, gradient_of_weights.T).T
             if d_bias is not None:
                 d_bias += gradient.sum(0)
         if not loss.isfinite():  # a probability was too small for a number

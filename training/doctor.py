@@ -12,7 +12,7 @@ import torch
 from transformers import set_seed
 
 from . import budget, data
-from .batching import IGNORED_LABEL
+from .batching import IGNORED_LABEL, lengths_of
 from .flags import Flags
 from .memory import keep_freed_memory
 from .prepare import Prepared, make_model, prepare, settle_parts
@@ -54,9 +54,8 @@ def examine(argv: list[str]) -> bool:
 def show_data(prepared: Prepared) -> None:
     """Lengths, what is left out, and unknown words."""
     say(f"data        {prepared.corpus.report}{prepared.left_out}")
-    columns = prepared.tokens.data
-    for side in ("source", "target"):
-        quarter, half, most, longest = np.percentile(columns.column(f"{side}_length"), [25, 50, 99, 100]).astype(int)
+    for side, lengths in zip(("source", "target"), lengths_of(prepared.tokens), strict=True):
+        quarter, half, most, longest = np.percentile(lengths, [25, 50, 99, 100]).astype(int)
         say(f"{side}      tokens a sentence: quartile {quarter}, median {half}, 99% {most}, longest {longest}")
     unknown, total = 0, 0
     for rows in prepared.tokens.iter(1000):

@@ -116,6 +116,19 @@ def test_dropout_zeroes_at_its_rate_and_keeps_the_mean(rate, dtype):
     assert torch.equal(x.grad, y.detach())
 
 
+def test_dropout_keeps_no_more_than_random_numbers_for_its_gradient():
+    """In float32 they take half the memory of the factors that come of them; the gradient of the gradient is right."""
+    kept, x = [], torch.randn(64, 32, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved) or saved, lambda saved: saved):
+        y = Dropout(0.3)(x)
+    assert [saved.element_size() for saved in kept] == [2]
+    factors = (y / x).detach()
+    direction = torch.randn(64, 32, requires_grad=True)
+    (gradient,) = torch.autograd.grad((y * direction).sum(), x, create_graph=True)
+    torch.testing.assert_close(gradient, factors * direction)
+    torch.testing.assert_close(torch.autograd.grad(gradient.sum(), direction)[0], factors)
+
+
 def test_dropout_of_neighbours_is_independent():
     dropped = Dropout(0.5)(torch.ones(2**20)) == 0
     for distance in (1, 2, 4, 8, 64):
@@ -133,8 +146,10 @@ def test_dropout_repeats_under_a_seed_and_rests_in_evaluation():
     assert layer.eval()(x) is x
 
 
-def test_three_projections_in_one_product_are_those_of_the_maps(model, monkeypatch):
-    """Queries, keys and values in training, with the gradients of each map's weights."""
+@pytest.mark.parametrize("together", [0, 2**17], ids=["large", "small"])
+def test_three_projections_in_one_product_are_those_of_the_maps(model, monkeypatch, together):
+    """Queries, keys and values in training, with the gradients of each map's weights; large maps are apart."""
+    monkeypatch.setattr(training_speed, "TOGETHER", together)
     attention, x = model.model.encoder.layers[0].self_attention.double().train(), torch.randn(2, 5, 32).double()
     results = []
     for plain in (True, False):
