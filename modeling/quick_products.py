@@ -12,9 +12,10 @@ HAS_QUICK_PRODUCTS = torch.backends.mkldnn.is_available() and torch.backends.cpu
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Computes x W^T + b as `nn.functional.linear` does: (..., in) to (..., out)."""
-    if not (HAS_QUICK_PRODUCTS and _is_plain_float32(x) and _is_plain_float32(weight)):
+    is_quick = HAS_QUICK_PRODUCTS and x.numel() > 0 and _is_plain_float32(x) and _is_plain_float32(weight)
+    if not is_quick:
         return nn.functional.linear(x, weight, bias)
-    return _Product.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
+    return _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], len(weight))
 
 
 def _is_plain_float32(x: Tensor) -> bool:

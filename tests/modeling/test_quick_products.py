@@ -20,7 +20,7 @@ def quick_on_any_processor(monkeypatch):
     monkeypatch.setattr(quick_products, "HAS_QUICK_PRODUCTS", True)
 
 
-@pytest.fixture(params=[(3, 5, 6, 11), (1, 1, 16, 48), (64, 32, 24)], ids=str)
+@pytest.fixture(params=[(3, 5, 6, 11), (1, 1, 16, 48), (64, 32, 24), (6, 4)], ids=str)
 def operands(request) -> list[torch.Tensor]:
     *rows, inputs, outputs = request.param
     sizes = ((*rows, inputs), (outputs, inputs), (outputs,))
@@ -34,6 +34,15 @@ def test_output_and_gradients_are_those_of_torch(operands, has_bias):
         y = multiply(*inputs)
         results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_no_rows_have_gradients_of_zero():
+    """A batch whose labels are all ignored: oneDNN multiplies no empty matrices."""
+    inputs = [torch.randn(size, requires_grad=True) for size in ((2, 0, 6), (4, 6), (4,))]
+    y = product(*inputs)
+    y.sum().backward()
+    assert y.shape == (2, 0, 4)
+    assert all(each.grad.shape == each.shape and not each.grad.any() for each in inputs)
 
 
 def test_second_gradients_are_those_of_torch(operands):
@@ -60,7 +69,7 @@ def test_transformations_of_torch_func_pass_through(operands):
     def per_row(multiply):
         return torch.func.vmap(torch.func.grad(lambda row: multiply(row[None], weight).square().sum()))
 
-    rows = x.detach().flatten(0, -2)
+    rows = x.detach().reshape(-1, x.shape[-1])
     torch.testing.assert_close(per_row(product)(rows), per_row(F.linear)(rows), rtol=1e-4, atol=1e-4)
 
 
