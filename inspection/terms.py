@@ -115,7 +115,7 @@ STOPS = (
         "side by side and mixed by W_O back into d_model numbers.",
         (
             ("attention", "scaled_dot_product_attention", "attended ="),
-            ("attention", "MultiHeadAttention.forward", "self.w_o("),
+            ("attention", "MultiHeadAttention.forward", "self.w_o"),
         ),
     ),
     StopText(
@@ -143,7 +143,8 @@ STOPS = (
         "Each position by itself goes through two linear maps with a ReLU between them: out to d_ff numbers, of which "
         "many are zero, and back to d_model. Residual and normalisation follow again.",
         (
-            ("feed_forward", "FeedForward.forward", "self.w_2("),
+            ("feed_forward", "FeedForward.forward", "self.w_1"),
+            ("feed_forward", "FeedForward.forward", "self.w_2"),
             ("encoder", "EncoderLayer.forward", "self.feed_forward_norm("),
         ),
     ),

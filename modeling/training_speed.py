@@ -79,8 +79,8 @@ def project(x: Tensor, linear: nn.Linear) -> Tensor:
 
 def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
     """Projects (batch, length, d_model) by each map, in training by one product where all are plain and small."""
-    weights = sum(each.weight.numel() for each in maps)
-    if weights > TOGETHER or not all(each.training and is_plain(each) for each in maps):
+    are_plain = all(each.training and is_plain(each) for each in maps)
+    if not are_plain or sum(each.weight.numel() for each in maps) > TOGETHER:
         return [project(x, each) for each in maps]
     weight, bias = torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps])
     return product(x, weight, bias).split([each.out_features for each in maps], dim=-1)
