@@ -67,6 +67,7 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     trainer.add_callback(StopOnSignal(trainer, signals))
     fit(trainer, folder)
     if signals.received:
+        leave_other_processes()
         raise Stopped(signals.received, "stopped, with a checkpoint: the same command goes on from it")
     trainer.model = whole(trainer.model)  # for the one process that goes on alone
     if trainer.is_world_process_zero():
@@ -75,6 +76,12 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
         if upload.wanted:
             say(f"uploaded: {upload.push(folder.path)}")
     trainer.accelerator.wait_for_everyone()
+    leave_other_processes()
+
+
+def leave_other_processes() -> None:
+    """Ends what the processes of a run talk by: left to the interpreter's end, its threads may abort the process."""
+    PartialState().destroy_process_group()
 
 
 def say(line: str) -> None:
