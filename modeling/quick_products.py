@@ -45,6 +45,5 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor | None) -> tuple[Tensor, int]:
-        return torch.vmap(nn.functional.linear, in_dims)(
-            *operands
-        ), 0  # oneDNN's would be called for one after another
+        # oneDNN's would be called for one after another.
+        return torch.vmap(nn.functional.linear, in_dims)(*operands), 0

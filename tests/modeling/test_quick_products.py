@@ -32,7 +32,8 @@ def test_output_and_gradients_are_those_of_torch(operands, has_bias):
     inputs, results = operands if has_bias else operands[:2], []
     for multiply in (product, F.linear):
         y = multiply(*inputs)
-        results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+        of_sum = torch.autograd.grad(y.sum(), inputs, retain_graph=True)  # a number seen as many, without strides
+        results.append([y, *of_sum, *torch.autograd.grad(y.square().sum(), inputs)])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
