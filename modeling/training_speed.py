@@ -190,7 +190,9 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         given, wide = (states, weight, bias, labels), torch.promote_types(states.dtype, torch.float32)
         needed = zip((weight, bias), ctx.needs_input_grad[1:3], strict=True)  # not where the vocabulary is frozen
-        d_weight, d_bias = (torch.zeros_like(each, dtype=wide) if is_needed else None for each, is_needed in needed)
+        as_rows = {"dtype": wide, "memory_format": torch.contiguous_format}
+        # The gradient of the weights is made transposed, as (d_model, vocab_size): that product is the quicker.
+        d_weight, d_bias = (torch.zeros_like(each.t(), **as_rows) if is_needed else None for each, is_needed in needed)
         d_states = torch.empty_like(states)
         weight, bias = (None if each is None else each.to(states.dtype) for each in (weight, bias))
         vocab_size = len(weight)
@@ -205,13 +207,13 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             gradient.scatter_add_(-1, right, gradient.new_full(right.shape, smoothing - 1))
             gradient_of_weights = gradient.to(weight.dtype)
             d_x.copy_(product(gradient_of_weights, weight.T))
-            if d_weight is not None:  # its transpose: that product is the quicker
-                d_weight += product(x.T, gradient_of_weights.T).T
+            if d_weight is not None:
+                d_weight += product(x.T, gradient_of_weights.T)
             if d_bias is not None:
                 d_bias += gradient.sum(0)
         if not loss.isfinite():  # a probability was too small for a number
             loss = _plain_loss(states, weight, bias, labels, smoothing, chunk)
-        ctx.save_for_backward(d_states, d_weight, d_bias, *given)
+        ctx.save_for_backward(d_states, d_weight if d_weight is None else d_weight.T, d_bias, *given)
         ctx.smoothing, ctx.chunk = smoothing, chunk
         return loss
 
