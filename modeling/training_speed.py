@@ -71,19 +71,30 @@ def is_plain(linear: nn.Module) -> bool:
     return not is_changed and linear.weight.numel() > 0 and not torch.compiler.is_compiling()
 
 
+def _is_trained_plainly(linear: nn.Linear) -> bool:
+    return linear.training and is_plain(linear)
+
+
 def project(x: Tensor, linear: nn.Linear) -> Tensor:
     """Computes `linear(x)`, in training by the quickest product there is."""
-    is_quick = linear.training and is_plain(linear)
-    return product(x, linear.weight, linear.bias) if is_quick else linear(x)
+    return product(x, linear.weight, linear.bias) if _is_trained_plainly(linear) else linear(x)
 
 
 def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
     """Projects (batch, length, d_model) by each map, in training by one product where all are plain and small."""
-    are_plain = all(each.training and is_plain(each) for each in maps)
-    if not are_plain or sum(each.weight.numel() for each in maps) > TOGETHER:
+    if not all(map(_is_trained_plainly, maps)):
+        return [project(x, each) for each in maps]
+    if sum(each.weight.numel() for each in maps) > TOGETHER:
+        x = _as_in_products(x)  # once, and not for each map
         return [project(x, each) for each in maps]
     weight, bias = torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps])
     return product(x, weight, bias).split([each.out_features for each in maps], dim=-1)
+
+
+def _as_in_products(x: Tensor) -> Tensor:
+    """In the precision that a product has under autocast, which would narrow it anew for each."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def quick_on_cpu(attend: Callable) -> Callable:
@@ -170,8 +181,7 @@ def projected_cross_entropy(
     labels = labels.to(states.device).flatten()
     real = (labels != IGNORED_LABEL).nonzero().squeeze(-1)
     states = states.flatten(0, 1).index_select(0, real)  # whose gradient is quicker than that of a mask
-    if torch.is_autocast_enabled(states.device.type):
-        states = states.to(torch.get_autocast_dtype(states.device.type))
+    states = _as_in_products(states)
     loss = _ProjectedCrossEntropy.apply(states, projection.weight, projection.bias, labels[real], smoothing)
     tokens = len(real) if num_items_in_batch is None else num_items_in_batch
     return loss / torch.as_tensor(tokens, device=loss.device)
