@@ -40,10 +40,16 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         d_x = _Product.apply(d_y, weight.T, None) if of_x else None
-        d_weight = _Product.apply(d_y.T, x.T, None) if of_weight else None
+        d_weight = _gradient_of_weight(x, d_y) if of_weight else None
         return d_x, d_weight, d_y.sum(0) if of_bias else None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor | None) -> tuple[Tensor, int]:
         # oneDNN's would be called for one after another.
         return torch.vmap(nn.functional.linear, in_dims)(*operands), 0
+
+
+def _gradient_of_weight(x: Tensor, d_y: Tensor) -> Tensor:
+    """(rows, in) and (rows, out) to (out, in). oneDNN copies what comes first, as it lies transposed: the narrower."""
+    is_wider = d_y.shape[1] > x.shape[1]
+    return _Product.apply(x.T, d_y.T, None).T if is_wider else _Product.apply(d_y.T, x.T, None)
