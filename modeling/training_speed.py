@@ -86,15 +86,16 @@ def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
         return [project(x, each) for each in maps]
     if sum(each.weight.numel() for each in maps) > TOGETHER:
         x = _as_in_products(x)  # once, and not for each map
-        return [project(x, each) for each in maps]
+        return [product(x, each.weight, each.bias) for each in maps]
     weight, bias = torch.cat([each.weight for each in maps]), torch.cat([each.bias for each in maps])
     return product(x, weight, bias).split([each.out_features for each in maps], dim=-1)
 
 
 def _as_in_products(x: Tensor) -> Tensor:
-    """In the precision that a product has under autocast, which would narrow it anew for each."""
+    """In the precision of products under autocast, which would narrow it anew for each, and leaves float64 alone."""
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # "meta" has none
+    return x.to(torch.get_autocast_dtype(device)) if is_on and x.dtype != torch.float64 else x
 
 
 def quick_on_cpu(attend: Callable) -> Callable:

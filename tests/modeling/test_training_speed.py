@@ -7,8 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
+from transformer2017.configuration import Transformer2017Config
 from transformer2017.modeling import modeling_transformer2017, training_speed
 from transformer2017.modeling.attention import scaled_dot_product_attention
+from transformer2017.modeling.encoder import EncoderLayer
 from transformer2017.modeling.training_speed import SHORT, Dropout, projected_cross_entropy, quick_on_cpu
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -160,6 +162,30 @@ def test_three_projections_in_one_product_are_those_of_the_maps(model, monkeypat
         results.append([y, *(p.grad.clone() for p in attention.parameters())])
     for together, apart in zip(*results, strict=True):
         torch.testing.assert_close(together, apart)
+
+
+@pytest.mark.parametrize("together", [0, 2**17], ids=["large", "small"])
+@pytest.mark.parametrize(("dtype", "of_products"), [(torch.float32, torch.bfloat16), (torch.float64, torch.float64)])
+def test_three_projections_are_in_the_precision_of_autocast(model, monkeypatch, together, dtype, of_products):
+    """It leaves float64 alone; the gradient reaches the input in its own precision."""
+    monkeypatch.setattr(training_speed, "TOGETHER", together)
+    attention, x = model.model.encoder.layers[0].self_attention.to(dtype).train(), torch.randn(2, 5, 32, dtype=dtype)
+    maps, results = (attention.w_q, attention.w_k, attention.w_v), []
+    for project in (training_speed.project_together, lambda x, maps: [each(x) for each in maps]):
+        x.requires_grad_(True).grad = None
+        with torch.autocast("cpu", torch.bfloat16):
+            projected = project(x, maps)
+        assert {each.dtype for each in projected} == {of_products}
+        sum(each.double().square().sum() for each in projected).backward()
+        results.append([*projected, x.grad])
+    torch.testing.assert_close(*results, rtol=2e-2, atol=2e-2)
+
+
+def test_layers_are_traced_without_numbers():
+    """On the device "meta", which has no autocast, a layer of large maps tells its shapes."""
+    with torch.device("meta"):
+        layer = EncoderLayer(Transformer2017Config(vocab_size=50, attn_implementation="eager"), 0).train()
+        assert layer(torch.zeros(2, 5, 512)).shape == (2, 5, 512)
 
 
 def test_an_adapter_in_place_of_a_map_is_used(model):
