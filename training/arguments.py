@@ -177,6 +177,7 @@ class RunArguments:
             f"{t.recipe}: updates of {t.batch_tokens:,} tokens a side, "
             f"{rate} after {warmup}, "
             f"{length}, in {t.precision}"
+            + (", by Muon and Adam" if t.muon else "")
             + (f", each in {t.gradient_accumulation_steps} parts" if t.gradient_accumulation_steps > 1 else "")
             + (f", BPE-dropout {t.bpe_dropout:g}" if t.bpe_dropout else "")
             + (

@@ -98,7 +98,7 @@ class Flags:
             *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
         except (ValueError, TypeError) as error:
             raise UsageError(in_a_line(error, most=400)) from error
-        self._check_average()
+        self._check_pairs()
         arguments = RunArguments(*parts, given=self.as_given())
         if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss
             arguments.model.label_smoothing = arguments.training.label_smoothing_factor
@@ -107,7 +107,10 @@ class Flags:
             arguments.training.mixed_precision = "no"  # also where accelerate's file has another: the flag goes before
         return arguments
 
-    def _check_average(self) -> None:
+    def _check_pairs(self) -> None:
+        """Raises where two flags that were given are against one another."""
+        if {"device_batch_tokens", "gradient_accumulation_steps"} <= self.given:
+            raise UsageError("--device_batch_tokens and --gradient_accumulation_steps both part an update: give one.")
         count, limit = self.namespace.average_checkpoints, self.namespace.save_total_limit
         if {"average_checkpoints", "save_total_limit"} <= self.given and limit and count > limit:
             raise UsageError(f"--average_checkpoints {count} needs --save_total_limit {count} or more, not {limit}.")

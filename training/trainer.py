@@ -19,6 +19,7 @@ from .clock import Clock
 from .evaluation import ValidationSet
 from .faults import outer_fault
 from .memory import FreedMemory
+from .muon import muon_and_adam
 from .progress import ProgressBar, SampleTranslations, TokensPerSecond
 from .schedule import inverse_square_root_schedule, peak_learning_rate
 from .sharding import tied_weights_together
@@ -128,12 +129,18 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
         """As in `Trainer`, with the paper's rate where none is given (§5.3).
 
         Raises:
-            UsageError: If the warm-up, from which that rate follows, is given as a part of the run.
+            UsageError: If the warm-up, from which that rate follows, is given as a part of the run, or if Muon is to
+                turn matrices that are sharded.
         """
         if self.args.learning_rate is None:
             if 0 < self.args.warmup_steps < 1:
                 raise UsageError("--warmup_steps below 1, a part of the run, needs a --learning_rate beside it.")
             self.args.learning_rate = peak_learning_rate(self.model.config.d_model, self.args.warmup_steps)
+        if self.args.muon and self.optimizer is None:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise UsageError("--muon needs whole matrices, and FSDP and DeepSpeed shard them: leave it out.")
+            decayed = set(self.get_decay_parameter_names(self.model))
+            self.optimizer = muon_and_adam(self.model, self.args, decayed)
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:

@@ -80,6 +80,13 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             "help": "Updates over which the rate rises (§5.3); below 1, a part of the run, with a --learning_rate."
         },
     )
+    muon: bool = field(
+        default=False,
+        metadata={
+            "help": "Muon for the matrices of the layers (Jordan et al., 2024), Adam for all else: more is learned of "
+            "an update, which takes longer where d_model is large and batch_tokens few."
+        },
+    )
     adam_beta2: float = field(default=0.98, metadata={"help": "Adam's beta2 (§5.3)."})
     adam_epsilon: float = field(default=1e-9, metadata={"help": "Adam's epsilon (§5.3)."})
     max_grad_norm: float = field(

@@ -121,6 +121,18 @@ def test_checkpoints_that_are_averaged_are_kept(flags):
         Flags(flags(average_checkpoints=9, save_total_limit=4)).with_recipe("paper-base", True)
 
 
+def test_muon_is_told_of(flags):
+    """By the line that a run begins with, and its card."""
+    assert ", by Muon and Adam" in Flags([*flags(), "--muon"]).with_recipe("small-data", True).describe()
+    assert "Muon" not in Flags(flags()).with_recipe("small-data", True).describe()
+
+
+def test_an_update_is_parted_by_one_flag(flags):
+    """Of two, one would not be heard."""
+    with pytest.raises(UsageError, match="--gradient_accumulation_steps both part an update"):
+        Flags(flags(device_batch_tokens=512, gradient_accumulation_steps=1)).with_recipe("paper-base", True)
+
+
 @pytest.mark.parametrize("name", ["batch_tokens", "device_batch_tokens", "eval_sentences"])
 def test_numbers_that_cannot_be_are_refused(flags, name, capsys):
     assert main(["train", *flags(**{name: 0})]) == 2

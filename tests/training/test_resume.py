@@ -72,6 +72,16 @@ def test_subword_dropout_goes_on_exactly(flags, monkeypatch):
     assert 1 < state_of(stopped / "checkpoint-8").epoch < 2
 
 
+def test_muon_goes_on_exactly(flags, monkeypatch):
+    """Its state is a checkpoint's as Adam's is."""
+    whole = train(flags("whole", muon=True))
+    with monkeypatch.context() as patch:
+        stop_at(9, patch)
+        with pytest.raises(Stop):
+            train(flags("stopped", muon=True))
+    assert_same_weights(whole, train(flags("stopped", muon=True)))
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "trainer_state.json", "manifest.json"])
 def test_torn_checkpoint_is_passed_over(flags, monkeypatch, capsys, file):
     """A file that was not written to its end is found out, and the checkpoint before it is used."""

@@ -87,6 +87,13 @@ def test_an_update_is_taken_in_parts_that_fit_a_device(trainer, pairs):
     assert_same(said, weights_after(made), atol=0, rtol=0)
 
 
+def test_muon_is_refused_where_matrices_are_sharded(trainer, pairs):
+    made = trainer(pairs, {"muon": True})
+    made.is_fsdp_enabled = True
+    with pytest.raises(UsageError, match="--muon needs whole matrices, and FSDP"):
+        made.create_optimizer()
+
+
 def test_a_streamed_dataset_is_refused(trainer, pairs):
     with pytest.raises(UsageError, match="Seq2SeqTrainer"):
         trainer(pairs.to_iterable_dataset()).train()
