@@ -111,6 +111,8 @@ class Flags:
         """Raises where two flags that were given are against one another."""
         if {"device_batch_tokens", "gradient_accumulation_steps"} <= self.given:
             raise UsageError("--device_batch_tokens and --gradient_accumulation_steps both part an update: give one.")
+        if self.namespace.muon and "optim" in self.given:
+            raise UsageError("--muon is an optimizer of its own, as --optim is: give one.")
         count, limit = self.namespace.average_checkpoints, self.namespace.save_total_limit
         if {"average_checkpoints", "save_total_limit"} <= self.given and limit and count > limit:
             raise UsageError(f"--average_checkpoints {count} needs --save_total_limit {count} or more, not {limit}.")

@@ -127,10 +127,11 @@ def test_muon_is_told_of(flags):
     assert "Muon" not in Flags(flags()).with_recipe("small-data", True).describe()
 
 
-def test_an_update_is_parted_by_one_flag(flags):
-    """Of two, one would not be heard."""
+def test_two_flags_of_which_one_would_not_be_heard_are_refused(flags):
     with pytest.raises(UsageError, match="--gradient_accumulation_steps both part an update"):
         Flags(flags(device_batch_tokens=512, gradient_accumulation_steps=1)).with_recipe("paper-base", True)
+    with pytest.raises(UsageError, match="--muon is an optimizer of its own, as --optim is"):
+        Flags(flags(muon=True, optim="adafactor")).with_recipe("paper-base", True)
 
 
 @pytest.mark.parametrize("name", ["batch_tokens", "device_batch_tokens", "eval_sentences"])
