@@ -26,17 +26,17 @@ def muon_and_adam(model: PreTrainedModel, args: TrainingArguments, decayed: set[
     """
     to_vocabulary = model.get_output_embeddings()
     maps = [each for each in model.modules() if isinstance(each, nn.Linear) and each is not to_vocabulary]
-    of_maps = {id(each.weight) for each in maps}
-    matrices, others, plain = [], [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (matrices if id(parameter) in of_maps else others if name in decayed else plain).append(parameter)
-    common = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
-    adam = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon, "fused": True}
-    groups = [{"params": others}, {"params": plain, "weight_decay": 0.0}]
+    matrices = [each.weight for each in maps if each.weight.requires_grad]
+    of_muon = set(map(id, matrices))
+    others = {n: each for n, each in model.named_parameters() if each.requires_grad and id(each) not in of_muon}
+    groups = [
+        {"params": [each for name, each in others.items() if name in decayed], "weight_decay": args.weight_decay},
+        {"params": [each for name, each in others.items() if name not in decayed], "weight_decay": 0.0},
+    ]
+    betas = (args.adam_beta1, args.adam_beta2)
     return MuonAndAdam(
-        Muon(matrices, **common),
-        torch.optim.AdamW([each for each in groups if each["params"]], **adam, **common),
+        Muon(matrices, lr=args.learning_rate, weight_decay=args.weight_decay),
+        torch.optim.AdamW(groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon, fused=True),
     )
 
 
