@@ -189,7 +189,8 @@ def seconds_per_update(trainer: Transformer2017Trainer) -> float:
     # Only a prepared model multiplies in bfloat16 where the run does.
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
     batches = _without_end(trainer)
-    optimizer.param_groups[0]["lr"] = 0.0
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
     began = ended = _now(trainer.args.device)
     seconds: list[float] = []
     while len(seconds) < UNMEASURED + MEASURED and (len(seconds) < 3 or ended - began < BURST):

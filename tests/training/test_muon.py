@@ -55,7 +55,7 @@ def test_each_part_of_a_model_is_turned_as_torch_turns_it(model, tmp_path):
             for group in optimizer.param_groups:
                 group["lr"] = RATE / (1 + update)
             optimizer.step()
-    assert_same(model, other, atol=1e-4, rtol=0)  # a hundredth of a step
+    assert_same(model, other, atol=2e-4, rtol=0)  # of steps of 0.002 on the average: torch rounds them to bfloat16
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (32, 16), (16, 48)])
