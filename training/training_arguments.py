@@ -143,6 +143,12 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         for name in ("batch_tokens", "device_batch_tokens", "eval_sentences"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, not {value}.")
+        by_steps = self.eval_strategy == self.save_strategy == "steps" and min(self.save_steps, self.eval_steps) >= 1
+        if self.load_best_model_at_end and by_steps and self.save_steps % self.eval_steps:
+            raise ValueError(
+                f"--save_steps {self.save_steps:g} is no multiple of --eval_steps {self.eval_steps:g}, so the best "
+                "weights may be in no checkpoint: change one of them, or give --load_best_model_at_end false."
+            )
         super().__post_init__()
         if self.device_batch_tokens and self.gradient_accumulation_steps == 1:
             self.gradient_accumulation_steps = -(-self.batch_tokens // (self.device_batch_tokens * self.world_size))

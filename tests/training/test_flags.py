@@ -140,6 +140,12 @@ def test_numbers_that_cannot_be_are_refused(flags, name, capsys):
     assert f"--{name} must be at least 1, not 0" in capsys.readouterr().err
 
 
+def test_checkpoints_that_may_miss_the_best_weights_are_refused(flags, capsys):
+    """In a sentence that says what to give instead, where transformers' does not."""
+    assert main(["train", *flags(save_steps=3, eval_steps=2)]) == 2
+    assert "--save_steps 3 is no multiple of --eval_steps 2" in capsys.readouterr().err
+
+
 def test_a_process_drives_one_gpu(tmp_path):
     """transformers would spread a batch over all of them by DataParallel."""
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
