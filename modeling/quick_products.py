@@ -5,9 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# torch has MKL multiply float32, at 110 GFLOP/s a core of a Zen 5 where oneDNN makes 250. On a Zen 4 they are level;
-# without AVX-512 oneDNN is the slower (docs/training-speed.md).
-HAS_QUICK_PRODUCTS = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+# torch has MKL multiply float32, which takes a processor that is not Intel's for one without AVX-512: 110 GFLOP/s a
+# core of a Zen 5, where oneDNN makes 250. On a Zen 4 they are level; on Intel's own, and where there is no AVX-512,
+# oneDNN is the slower (docs/training-speed.md).
+PROCESSOR = str(getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", ""))  # torch 2.10 does not tell
+HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+HAS_QUICK_PRODUCTS = torch.backends.mkldnn.is_available() and HAS_AVX512 and not PROCESSOR.startswith("Intel")
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

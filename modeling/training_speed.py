@@ -209,10 +209,11 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         vocab_size = len(weight)
         chunk = max(1, CHUNK * (1 if states.device.type == "cpu" else GPU_CHUNKS) // vocab_size)
         loss = -smoothing / vocab_size * _sum_of_logits(states, weight, bias, wide)
+        chunk_of = states.new_empty(min(chunk, len(states)), vocab_size, dtype=wide)  # one for all: no new pages
         for x, y, d_x in zip(states.split(chunk), labels.split(chunk), d_states.split(chunk), strict=True):
             right = y.unsqueeze(-1)  # (chunk, 1)
             logits = product(x, weight, bias)  # (chunk, vocab_size)
-            probabilities = torch.softmax(logits, dim=-1, dtype=wide)
+            probabilities = torch.softmax(logits, dim=-1, dtype=wide, out=chunk_of[: len(x)])
             loss += smoothing * logits.gather(-1, right).sum(dtype=wide) - probabilities.gather(-1, right).log().sum()
             gradient = probabilities.sub_(smoothing / vocab_size)
             gradient.scatter_add_(-1, right, gradient.new_full(right.shape, smoothing - 1))
@@ -224,7 +225,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 d_bias += gradient.sum(0)
         if not loss.isfinite():  # a probability was too small for a number
             loss = _plain_loss(states, weight, bias, labels, smoothing, chunk)
-        ctx.save_for_backward(d_states, d_weight if d_weight is None else d_weight.T, d_bias, *given)
+        d_weight = d_weight if d_weight is None else d_weight.T.contiguous()
+        ctx.save_for_backward(d_states, d_weight, d_bias, *given)
         ctx.smoothing, ctx.chunk = smoothing, chunk
         return loss
 
