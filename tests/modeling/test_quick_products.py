@@ -1,5 +1,6 @@
 """Products of training in float32 on a CPU, and their gradients, are those of torch's own."""
 
+import runpy
 from unittest.mock import patch
 
 import pytest
@@ -35,6 +36,23 @@ def test_output_and_gradients_are_those_of_torch(operands, has_bias):
         of_sum = torch.autograd.grad(y.sum(), inputs, retain_graph=True)  # a number seen as many, without strides
         results.append([y, *of_sum, *torch.autograd.grad(y.square().sum(), inputs)])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("processor", "capability", "is_quick"),
+    [
+        ("AMD EPYC", "AVX512", True),
+        ("AMD EPYC", "AVX2", False),
+        ("Intel Xeon", "AVX512", False),
+        (None, "AVX512", True),
+    ],
+)
+def test_the_processor_decides(monkeypatch, processor, capability, is_quick):
+    """MKL, which torch would take, is the quicker on Intel's own; a torch that does not tell the name has oneDNN's."""
+    names = {} if processor is None else {"cpu_name": processor}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: names, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert runpy.run_path(quick_products.__file__)["HAS_QUICK_PRODUCTS"] is is_quick
 
 
 def test_no_rows_have_gradients_of_zero():
