@@ -54,6 +54,7 @@ class Bench:
         self.model = Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
         self.length_penalty = self.model.generation_config.length_penalty or 1.0  # none: as transformers has it
         self.marian = marian_from(self.model).eval()
+        self.marian.generation_config.max_length = None  # of which, beside max_new_tokens, each call would warn
         self.work = Path(tempfile.mkdtemp(prefix="decoding-"))
         self.limit = {"max_new_tokens": flags.max_new_tokens}
         self.order = sorted(range(len(lines)), key=lambda i: -len(self.tokenizer(lines[i])["input_ids"]))

@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
+from .quick_products import IS_INTEL
+
 Linear = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -24,21 +26,24 @@ class PlainLinear:
         return F.relu_(y) if self.relu else y
 
 
-class OneRowLinear:
-    """The same on the CPU for a single row in float32, with the longer side of the weights contiguous in memory.
+class FewRowsLinear:
+    """The same on the CPU for few rows in float32, with the longer side of the weights contiguous in memory.
 
-    Each weight is then used once, and reading them is what takes the time: 0.18 ms for 1536 x 512, and 0.31 ms with
-    the shorter side contiguous (docs/decoding.md).
+    In a single row each weight is used once, and reading them is what takes the time: 0.18 ms for 1536 x 512, and
+    0.31 ms with the shorter side contiguous. Several rows on an Intel processor have the outputs contiguous
+    (docs/decoding.md).
     """
+
+    ROWS = 64 if IS_INTEL else 1  # up to here MKL is quicker than oneDNN, on Intel's own by up to three times
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, relu: bool = False) -> None:
         outputs, inputs = weight.shape
-        self.weight = weight.t().contiguous() if outputs >= inputs else weight.t()
+        self.weight = weight.t().contiguous() if outputs >= inputs or self.ROWS > 1 else weight.t()
         self.bias = bias
         self.relu = relu
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, in) to (1, out)."""
+        """(rows, in) to (rows, out)."""
         y = torch.mm(x, self.weight) if self.bias is None else torch.addmm(self.bias, x, self.weight)
         return F.relu_(y) if self.relu else y
 
@@ -46,8 +51,8 @@ class OneRowLinear:
 class PackedLinear:
     """The same on the CPU, with weights laid out once for oneDNN: float32, or bfloat16 between float32 activations.
 
-    At 4 rows against 8,000 words the packed product takes a fifth of the plain one's time; at one row the plain one is
-    the quicker, unless the matrix is large (docs/decoding.md).
+    At 4 rows against 8,000 words the packed product takes a fifth of the plain one's time; at one row, and on an
+    Intel processor at several, the plain one is the quicker, unless the matrix is large (docs/decoding.md).
     """
 
     LARGE = 1 << 18  # weights
@@ -58,12 +63,12 @@ class PackedLinear:
         self.bias = bias
         self.after = "relu" if relu else "none"
         small = weight.dtype == torch.float32 and weight.numel() <= self.LARGE
-        self.one_row = OneRowLinear(weight, bias, relu) if small else None
+        self.few_rows = FewRowsLinear(weight, bias, relu) if small else None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, in) to (rows, out), in the type of x."""
-        if self.one_row is not None and len(x) == 1:
-            return self.one_row(x)
+        if self.few_rows is not None and len(x) <= FewRowsLinear.ROWS:
+            return self.few_rows(x)
         y = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.packed, self.bias, self.after, [], "")
         return y.to(x.dtype)
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 # core of a Zen 5, where oneDNN makes 250. On a Zen 4 they are level; on Intel's own, and where there is no AVX-512,
 # oneDNN is the slower (docs/training-speed.md).
 PROCESSOR = str(getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", ""))  # torch 2.10 does not tell
+IS_INTEL = PROCESSOR.startswith("Intel")
 HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
-HAS_QUICK_PRODUCTS = torch.backends.mkldnn.is_available() and HAS_AVX512 and not PROCESSOR.startswith("Intel")
+HAS_QUICK_PRODUCTS = torch.backends.mkldnn.is_available() and HAS_AVX512 and not IS_INTEL
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
