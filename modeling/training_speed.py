@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
-from .quick_products import product
+from .quick_products import HAS_AVX512, product
 
 BITS = 16  # of a random number of dropout: rates are met to 2^-17, and the scale is that of the rate met
 TOGETHER = 2**17  # weights: up to here the maps of an attention are quicker as one
 SHORT = 64  # tokens: up to here attention is quicker as products than by torch's kernel
-REGISTER = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8  # float32 numbers that a CPU takes at once
+REGISTER = 16 if HAS_AVX512 else 8  # float32 numbers that a CPU takes at once
 CHUNK = 2**22  # logits that exist at a time where they are not kept: 16 MiB in float32
 GPU_CHUNKS = 16  # so many times as many on a GPU, which small products leave idle
 
@@ -209,11 +209,11 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         vocab_size = len(weight)
         chunk = max(1, CHUNK * (1 if states.device.type == "cpu" else GPU_CHUNKS) // vocab_size)
         loss = -smoothing / vocab_size * _sum_of_logits(states, weight, bias, wide)
-        chunk_of = states.new_empty(min(chunk, len(states)), vocab_size, dtype=wide)  # one for all: no new pages
+        memory = states.new_empty(min(chunk, len(states)), vocab_size, dtype=wide)  # of one chunk after the other
         for x, y, d_x in zip(states.split(chunk), labels.split(chunk), d_states.split(chunk), strict=True):
             right = y.unsqueeze(-1)  # (chunk, 1)
             logits = product(x, weight, bias)  # (chunk, vocab_size)
-            probabilities = torch.softmax(logits, dim=-1, dtype=wide, out=chunk_of[: len(x)])
+            probabilities = torch.softmax(logits, dim=-1, dtype=wide, out=memory[: len(x)])
             loss += smoothing * logits.gather(-1, right).sum(dtype=wide) - probabilities.gather(-1, right).log().sum()
             gradient = probabilities.sub_(smoothing / vocab_size)
             gradient.scatter_add_(-1, right, gradient.new_full(right.shape, smoothing - 1))
@@ -225,7 +225,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 d_bias += gradient.sum(0)
         if not loss.isfinite():  # a probability was too small for a number
             loss = _plain_loss(states, weight, bias, labels, smoothing, chunk)
-        d_weight = d_weight if d_weight is None else d_weight.T.contiguous()
+        if d_weight is not None:  # as the weights lie, or whatever adds to it would have to turn it again
+            d_weight = d_weight.T.contiguous()
         ctx.save_for_backward(d_states, d_weight, d_bias, *given)
         ctx.smoothing, ctx.chunk = smoothing, chunk
         return loss
