@@ -170,14 +170,18 @@ def verdicts(results: dict) -> list[str]:
         f"{ratios[lengths[-1]]:.2f} times at {lengths[-1]}; the same updates on the corpus took the recurrent model "
         f"{quality['recurrent']['seconds'] / quality['transformer']['seconds']:.2f} times the processor time."
         " One thread has nothing to run side by side, which is where "
-        "the Transformer's advantage is said to lie; and its attention grows with the square of the length.",
+        "the Transformer's advantage is said to lie; and its attention grows with the square of the length. The ratio "
+        "is the machine's, too: docs/README.md has that of another one.",
         f"- Recurrence forgets in long sentences: {_word(last - first > 1 and last > 1)}. The Transformer's lead in "
         f"BLEU is {first:+.1f} on the shortest sentences and {last:+.1f} on the longest. The recurrent model attends "
         "too, and these sentences are short.",
         f"- Recurrence loses its gradient with depth: {_word(kept['recurrent'] < 0.1 * kept['transformer'])}. From "
         f"{depths[0]} to {depths[-1]} layers the gradient at the first layer is multiplied by "
-        f"{kept['transformer']:.2g} in the Transformer and by {kept['recurrent']:.2g} in the recurrent model.",
-        f"- So only the Transformer can be deep: {_word(gain['transformer'] > 0 > gain['recurrent'])}. From "
+        f"{kept['transformer']:.2g} in the Transformer and by {kept['recurrent']:.2g} in the recurrent model. "
+        "This tells of residual connections as much as of recurrence: the Transformer's layers have them, these LSTM "
+        "layers do not. The loss over time steps, which introductions mean, was not measured.",
+        f"- A deeper stack learns more: in the Transformer {_word(gain['transformer'] > 0)}, in an LSTM without "
+        f"residual connections {_word(gain['recurrent'] > 0)}. From "
         f"{depths[0]} to {depths[-1]} layers, after the same few updates, the loss changes by "
         f"{-gain['transformer']:+.2f} in the Transformer and by {-gain['recurrent']:+.2f} in the "
         "recurrent model; it is lowest "

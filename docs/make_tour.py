@@ -31,8 +31,8 @@ and the same with your own model, your own sentence and every layer and head is 
 transformer2017 explain MODEL "{text}" --output attention.html
 ```
 
-The model that drew these pictures has {layers} layers a stack, d_model {d_model} and {heads} heads; it translated the
-sentence as "{translation}". The pictures show layer 1.
+The model that drew these pictures has {layers} layers in each stack, d_model {d_model} and {heads} heads; it
+translated the sentence as "{translation}". The pictures show layer 1.
 
 Why attention at all? [Recurrence and attention, measured](recurrence.md) puts what introductions say of recurrent
 networks to the test, and reports it as it came.
@@ -61,7 +61,12 @@ def main() -> None:
 
 def describe(number: int, stop: Stop) -> str:
     """One stop: term, what it is, its code, its pictures."""
-    lines = [f"## {number}. {stop.text.term} ({stop.text.korean}, {stop.text.section})", "", stop.text.says, ""]
+    lines = [
+        f"## {number}. {stop.text.term} ({stop.text.korean}, {stop.text.section})",
+        "",
+        stop.text.says.replace("<", "&lt;"),
+        "",
+    ]
     for line in stop.lines:
         lines += [f"In [{line.file}](../{line.file}):", "", "```python", line.code, "```", ""]
     for index, shown in enumerate(stop.exhibits):
@@ -76,25 +81,28 @@ def end(explanation: Explanation) -> str:
     last = len(explanation.cross_attention)
     picture(figures.head_grid(explanation, "cross", last), "heads.png")
     picture(figures.attention_lines(explanation, "encoder", last), "lines.png")
-    picture(figures.alignment(explanation), "alignment.png")
+    picture(figures.alignment(explanation), "tour-alignment.png")
     picture(figures.next_word(explanation, 2), "next-word.png")
     return "\n".join(
         [
             "## All heads at once",
             "",
-            f"Cross-attention of layer {last}: rows are the words that are written, columns the source. Heads differ.",
+            f"Cross-attention of layer {last}: rows are the words that are written, columns the source. "
+            "Each head looks in its own way.",
             "",
             "![Heads of cross-attention](pictures/heads.png)",
             "",
-            "The encoder's last layer as the lines of the paper's Figures 3 to 5, a colour a head:",
+            "The encoder's last layer as lines, as in the paper's Figures 3 to 5: from each query (below) to the keys "
+            "(above), one colour for each head, darker where the weight is larger:",
             "",
             "![Lines between words](pictures/lines.png)",
             "",
-            "The mean of a layer's heads of cross-attention is an alignment of words (circles: the heaviest):",
+            f"The mean of the heads of cross-attention in layer {max(1, last - 1)} comes nearest to an alignment of "
+            "words (circles: the heaviest of each row):",
             "",
-            "![Alignment](pictures/alignment.png)",
+            "![Alignment](pictures/tour-alignment.png)",
             "",
-            "And the second step of writing: what else could have come.",
+            "And at the second step, which other words could have come:",
             "",
             "![Next word](pictures/next-word.png)",
             "",

@@ -8,6 +8,8 @@ import numpy
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .fonts import families_for
 from .tokens import plain
@@ -50,12 +52,14 @@ def draw_matrix(
 
 
 def write_numbers(axes: Axes, shown: Exhibit) -> None:
-    """Numbers that name something are written, not coloured, which would compare them; names are as they are."""
+    """Writes the numbers in place of the colours. Whole ones name something: then the names are as they are, too."""
     axes.images[0].set_alpha(0)
-    axes.set_xticks(range(len(shown.columns)), shown.columns, rotation=0 if len(shown.columns[0]) == 1 else 90)
-    axes.set_yticks(range(len(shown.rows)), shown.rows)
+    if is_whole := not shown.values.is_floating_point():
+        axes.set_xticks(range(len(shown.columns)), shown.columns, rotation=0 if len(shown.columns[0]) == 1 else 90)
+        axes.set_yticks(range(len(shown.rows)), shown.rows)
     for (i, j), number in numpy.ndenumerate(shown.values.numpy()):
-        axes.text(j, i, str(number), ha="center", va="center", fontsize=5 if number > 9999 else 6)
+        written = str(number) if is_whole else f"{number:.3f}"
+        axes.text(j, i, written, ha="center", va="center", fontsize=5 if number > 9999 else 6)
 
 
 def draw_lines(axes: Axes, weights: torch.Tensor, heads: Sequence[int], queries: Sequence[int], keys: int) -> None:
@@ -64,14 +68,24 @@ def draw_lines(axes: Axes, weights: torch.Tensor, heads: Sequence[int], queries:
     Args:
         weights: Of all heads (heads, queries, keys).
     """
-    palette = matplotlib.colormaps[HEAD_COLOURS]
     for head in heads:
-        colour = palette(head % palette.N)
+        colour = _head_colour(head)
         for query in queries:
             for key in range(keys):
                 weight = float(weights[head, query, key])
                 if weight >= FAINTEST_LINE:
                     axes.plot([query, key], [0, 1], color=colour, alpha=weight, lw=1.8, solid_capstyle="butt")
+
+
+def name_heads(figure: Figure, heads: Sequence[int]) -> None:
+    """A legend of the heads' colours, which blend where lines cross."""
+    lines = [Line2D([], [], color=_head_colour(head), label=f"head {head + 1}") for head in heads]
+    figure.legend(handles=lines, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+
+
+def _head_colour(head: int) -> tuple[float, ...]:
+    palette = matplotlib.colormaps[HEAD_COLOURS]
+    return palette(head % palette.N)
 
 
 def name_words(axes: Axes, words: Sequence[str], height: float, side: str, marked: int | None) -> None:

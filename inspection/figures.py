@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from transformer2017.configuration import RunError, UsageError
 
-from .drawing import draw_lines, draw_matrix, fonts_for, inches, name_words, write_numbers
+from .drawing import draw_lines, draw_matrix, fonts_for, inches, name_heads, name_words, write_numbers
 from .explanation import KINDS, Explanation, Kind
 from .tokens import plain
 from .walk import Exhibit
@@ -95,6 +95,8 @@ def attention_lines(
         draw_lines(axes, weights, chosen, range(len(rows)) if word is None else [word], len(columns))
         name_words(axes, rows, 0.0, "top", word)
         name_words(axes, columns, 1.0, "bottom", None)
+        if len(chosen) > 1:
+            name_heads(figure, chosen)
         axes.set_xlim(-0.5, max(len(rows), len(columns)) - 0.5)
         axes.set_ylim(0, 1)
         axes.axis("off")
@@ -151,7 +153,7 @@ def next_word(explanation: Explanation, step: int, words: int = 8) -> Figure:
 
 
 def exhibit(shown: Exhibit, columns: int = 128) -> Figure:
-    """One matrix of a stop of the walk: blue is positive, orange negative; integers are written out.
+    """One matrix of a stop of the walk: blue is positive, orange negative; or its numbers, if those are to be written.
 
     Args:
         columns: How many to draw at most, where columns are dimensions.
@@ -162,15 +164,15 @@ def exhibit(shown: Exhibit, columns: int = 128) -> Figure:
     with fonts_for(shown.rows, shown.columns):
         figure = Figure(figsize=(max(3.2, wide), max(1.2, 0.22 * len(shown.rows) + 1.0)), layout="constrained")
         axes = figure.add_subplot()
-        draw_matrix(axes, values, shown.rows, shown.columns, most=most, signed=True)
+        draw_matrix(axes, values, shown.rows, shown.columns, most=most, signed=bool((values < 0).any()))
         if not shown.columns:
             axes.set_xticks([])
             axes.set_xlabel(f"dimensions 0 to {values.shape[1] - 1} of {shown.values.shape[1]}", fontsize=7)
         axes.set_title(shown.name, fontsize=9)
-        if shown.values.is_floating_point():
-            figure.colorbar(axes.images[0], ax=axes, pad=0.02).ax.tick_params(labelsize=6)
-        else:
+        if shown.is_written:
             write_numbers(axes, shown)
+        else:
+            figure.colorbar(axes.images[0], ax=axes, pad=0.02).ax.tick_params(labelsize=6)
     return figure
 
 

@@ -151,7 +151,7 @@ function choices(host, names, chosen, choose, named = text) {
 // Attention: the use, the layer and head, and the picture of them.
 const hints = {
   encoder: "Source words look at source words, before and after.",
-  decoder: "Words of the translation look at those before them; the mask hides the rest.",
+  decoder: "Words of the translation look at themselves and at those before them; the mask hides the rest.",
   cross: "Words of the translation, as they are written, look at source words.",
 };
 const state = { kind: 0, layer: 0, head: 0, view: 0 };
@@ -374,7 +374,7 @@ function drawExhibit(host, exhibit) {
   const part = exhibit.width < exhibit.all ? `; the first ${exhibit.width} of ${exhibit.all} columns` : "";
   caption.append(make("b", exhibit.name), make("span", ` ${exhibit.shape}${part}`));
   host.append(caption);
-  if (exhibit.cols.length && exhibit.rows.length <= 1 || exhibit.cols.length === 4) return drawNumbers(host, exhibit, value);
+  if (exhibit.is_written) return drawNumbers(host, exhibit, value);
   const heat = new Heat(host, { name: exhibit.name, rows: exhibit.rows, cols: exhibit.cols, width: exhibit.width, value,
     most: exhibit.scale, signed: true });
   if (exhibit.cols.length) return;
@@ -410,7 +410,7 @@ function drawAll() {
   byId("translation").textContent = data.translation;
   const f = data.facts;
   byId("facts").textContent = `${f.encoder_layers} encoder and ${f.decoder_layers} decoder layers, d_model ${f.d_model}, ` +
-    `d_ff ${f.d_ff}, ${f.num_heads} heads, d_k ${f.d_k}, d_v ${f.d_v}, ${f.vocab_size} tokens, ` +
+    `d_ff ${f.d_ff}, ${f.num_heads} heads, d_k ${f.d_k}, d_v ${f.d_v}, a vocabulary of ${f.vocab_size.toLocaleString("en")} tokens, ` +
     `${f.parameters.toLocaleString("en")} parameters`;
   choices(byId("kinds"), data.attention.map((a) => a.title), state.kind, (i) => {
     state.kind = i;

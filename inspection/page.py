@@ -200,6 +200,7 @@ def _exhibit(exhibit: Exhibit, key: str) -> dict[str, Any]:
         "shape": exhibit.shape,
         "rows": exhibit.rows,
         "cols": exhibit.columns,
+        "is_written": exhibit.is_written,
         "width": values.shape[1],
         "all": exhibit.values.shape[1],
     }

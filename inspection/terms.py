@@ -24,7 +24,8 @@ STOPS = (
         "문장",
         "§5.1",
         "What was typed: letters, each of which has a number in Unicode. Those numbers say nothing of words, so the "
-        "sentence is first cut into pieces. Where many lines are translated, the empty ones are left out here.",
+        "sentence is first cut into pieces. The line of code below, of the translator of files, leaves out "
+        "those that are empty.",
         (("translation", "Translator._parts", "line.strip()"),),
     ),
     StopText(
@@ -69,7 +70,8 @@ STOPS = (
         "Queries",
         "쿼리",
         "§3.2",
-        "Each position asks a question: its vector times W_Q. The result is split among the heads; head 1 is shown.",
+        "Each position asks a question: its vector times W_Q, plus a bias (the paper's formula shows none; W_K, W_V "
+        "and W_O have one too). The result is split among the heads; head 1 is shown.",
         (("attention", "MultiHeadAttention.forward", "self.w_q, "),),
     ),
     StopText(
@@ -163,7 +165,8 @@ STOPS = (
         "마스크드 셀프 어텐션",
         "§3.2.3",
         "The decoder attends to its own words in the same way, but a word may not look at those after it, which it is "
-        "to predict: their scores become very negative before the softmax, and their weights 0.",
+        "to predict: their scores become very negative before the softmax, and their weights 0. A second mask hides "
+        "padding where sentences of several lengths share a batch; one sentence alone needs none.",
         (
             ("attention", "scaled_dot_product_attention", "scores + attention_mask"),
             ("decoder", "DecoderLayer.forward", "self.self_attention("),
@@ -184,7 +187,7 @@ STOPS = (
         "출력 투영(선형 변환)",
         "§3.4",
         "The decoder's vector is compared with the embedding of every token: a dot product with each row of the "
-        "shared matrix gives one logit a token.",
+        "shared matrix gives each token one logit.",
         ((_MODEL, "Transformer2017ForConditionalGeneration.forward", "self.lm_head("),),
     ),
     StopText(

@@ -33,6 +33,7 @@ class Exhibit:
     rows: tuple[str, ...]
     columns: tuple[str, ...]  # empty where the columns are dimensions, numbered from 0
     shape: str  # that of the model's own tensor, in words
+    is_written: bool = False  # as numbers, in place of colours
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,12 @@ class _Exhibits:
         text = self.sentence.text
         numbers = torch.tensor([[ord(letter) for letter in text[:MOST_LETTERS]]])
         shape = f"{len(text)} letters" + (f", the first {MOST_LETTERS} shown" if len(text) > MOST_LETTERS else "")
-        return [Exhibit("letters", numbers, ("Unicode number",), tuple(text[:MOST_LETTERS]), shape)]
+        return [Exhibit("letters", numbers, ("Unicode number",), tuple(text[:MOST_LETTERS]), shape, is_written=True)]
 
     def tokens(self) -> list[Exhibit]:
         ids = torch.tensor([self.sentence.source_ids])
-        return [Exhibit("token ids", ids, ("id",), self.source, f"(source_len {ids.shape[1]},), whole numbers")]
+        shape = f"(source_len,), here {ids.shape[1]} whole numbers"
+        return [Exhibit("token ids", ids, ("id",), self.source, shape, is_written=True)]
 
     def embedding(self) -> list[Exhibit]:
         rows = self.matrix[self.sentence.source_ids]
@@ -135,7 +137,7 @@ class _Exhibits:
         return [
             self._dimensions("values gathered by head 1", gathered[:, 0], self.source, "(source_len, heads, d_v)"),
             self._dimensions("Concat(head 1, …, head h)", gathered.flatten(1), self.source, "(source_len, h · d_v)"),
-            self._dimensions("Concat(…) W_O", joined, self.source, "(source_len, d_model)"),
+            self._dimensions("Concat(…) W_O + b_O", joined, self.source, "(source_len, d_model)"),
         ]
 
     def residual(self) -> list[Exhibit]:
@@ -146,10 +148,12 @@ class _Exhibits:
         normed = self.record.outputs[f"{self.encoder}.self_attention_norm"]
         total = self.record.inputs[f"{self.encoder}.self_attention_norm"]
         spread = torch.stack([measure(x) for x in (total, normed) for measure in (_mean, _deviation)])
-        names = ("▁mean before", "▁deviation before", "▁mean after", "▁deviation after")
+        names = ("▁mean before", "▁deviation before", "▁mean, scaled", "▁deviation, scaled")
         return [
             self._dimensions("LayerNorm(x + attention)", normed, self.source, "(source_len, d_model)"),
-            Exhibit("each position's mean and deviation", spread.T, self.source, names, "computed from the above"),
+            Exhibit(
+                "each position's mean and deviation", spread.T, self.source, names, "(source_len, 4)", is_written=True
+            ),
         ]
 
     def feed_forward(self) -> list[Exhibit]:
@@ -188,17 +192,17 @@ class _Exhibits:
         tokens = list(self.vocabulary)
         logits = self.logits[:1, tokens]
         names = tuple(self.vocabulary.values())
-        first = (self.sentence.target_input[0],)
+        first, shape = (self.sentence.target_input[0],), "(target_len, vocab_size)"
         return [
             self._dimensions("the decoder's output", last, self.target, "(target_len, d_model)"),
-            Exhibit("logits of the likeliest first words", logits, first, names, "(target_len, vocab_size)"),
+            Exhibit("logits of the likeliest first words", logits, first, names, shape, is_written=True),
         ]
 
     def next_word(self) -> list[Exhibit]:
         probabilities = self.logits[:1].softmax(-1)[:, list(self.vocabulary)]
         names = tuple(self.vocabulary.values())
-        first = (self.sentence.target_input[0],)
-        return [Exhibit("probability of the first word", probabilities, first, names, "(target_len, vocab_size)")]
+        first, shape = (self.sentence.target_input[0],), "(target_len, vocab_size)"
+        return [Exhibit("probability of the first word", probabilities, first, names, shape, is_written=True)]
 
     def _input(self) -> torch.Tensor:
         """What enters the encoder (source_len, d_model)."""

@@ -70,7 +70,7 @@ def model_card(
         weights=scores.get("weights"),
         chosen=scores.get("chosen"),
         scores=[
-            (NAMES[metric], f"{scores[metric]:.2f}", scores.get(f"{metric}_signature", ""))
+            (NAMES[metric], f"{scores[metric]:.2f}", scores.get(f"{metric}_signature", "").replace("|", r"\|"))
             for metric in NAMES
             if metric in scores
         ],

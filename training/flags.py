@@ -188,10 +188,12 @@ class ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
     """One spelling of each flag, its value's name short, and a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.option_strings and action.option_strings[0].startswith("--no_"):  # whose help is that of the other
+            return f"Switches --{action.option_strings[0].removeprefix('--no_')} off."
         if _has_many_choices(action):
             chosen = f" (default: {action.default})" if action.default is not None else ""
             return f"{action.help or ''} One of: {', '.join(map(str, action.choices or ()))}.{chosen}".strip()
-        if action.default is None or action.default is False or action.option_strings[0].startswith("--no_"):
+        if action.default is None or action.default is False:
             return action.help
         return super()._get_help_string(action)
 

@@ -126,6 +126,7 @@ def draw_curves(log_history: list[dict[str, Any]], score: str, file: Path) -> No
         file: The picture to write.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     names = {**CURVES, f"eval_{score}": f"validation {score}"}
     figure = Figure(figsize=(12, 6), layout="constrained")
@@ -135,5 +136,6 @@ def draw_curves(log_history: list[dict[str, Any]], score: str, file: Path) -> No
             axes.plot(*zip(*points, strict=True), linewidth=1.2, marker="." if len(points) < 60 else None)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("update", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # or numbers of five digits run together
         axes.grid(alpha=0.3)
     figure.savefig(file, dpi=110)

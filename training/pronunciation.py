@@ -151,7 +151,7 @@ def train_on(files: dict[str, tuple[Path, Path]], recipe: str, folder: Path, mor
 
 
 def try_out(folder: Path, test: tuple[Path, Path], words: list[str]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Scores the model on held-out words, and says words that are in no dictionary."""
+    """Scores the model on held-out words, and says words that the dictionary does not have."""
     scores = evaluate_files(str(folder), *test)
     model, tokenizer = load_model(str(folder))
     return scores, list(zip(words, translate_lines(model, tokenizer, words), strict=True))

@@ -51,6 +51,21 @@ def test_numbers_that_name_something_are_written(explanation):
     assert [label.get_text() for label in axes.get_xticklabels()] == list(explanation.source)
 
 
+def test_colours_go_below_zero_only_where_numbers_do(explanation):
+    """A bar of colours down to -1 beside attention's weights would say that they may be negative."""
+    exhibits = [shown for stop in explanation.walk for shown in stop.exhibits if not shown.is_written]
+    least = [figures.exhibit(shown).axes[0].images[0].get_clim()[0] for shown in exhibits]
+    assert [low < 0 for low in least] == [bool((shown.values < 0).any()) for shown in exhibits]
+
+
+def test_lines_of_several_heads_have_a_legend(explanation):
+    legends = [figures.attention_lines(explanation, "cross", 1, heads).legends for heads in ([1, 3], [2])]
+    assert [[text.get_text() for one in some for text in one.get_texts()] for some in legends] == [
+        ["head 1", "head 3"],
+        [],
+    ]
+
+
 @pytest.mark.parametrize(
     ("draw", "told"),
     [

@@ -1,5 +1,7 @@
 """Flags: which goes before which, and what the machine decides."""
 
+import re
+
 import pytest
 import torch
 from transformer2017.cli import main
@@ -105,6 +107,14 @@ def test_a_flag_that_turns_off_is_one_that_was_given(flags):
     """The run's note and the card have it, by the name of what it turns off."""
     assert Flags([*flags(), "--no_drop_broken"]).as_given()["drop_broken"] is False
     assert Flags([*flags(), "--no-drop-broken"]).as_given()["drop_broken"] is False
+
+
+def test_the_help_of_a_flag_that_turns_off_says_so(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    off = re.findall(r"--no_(\w+)\s+(.+)", capsys.readouterr().out)
+    assert off
+    assert all(said == f"Switches --{name} off." for name, said in off)
 
 
 def test_a_file_of_flags_may_name_one_where_several_can_stand(tmp_path):

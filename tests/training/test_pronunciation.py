@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from transformer2017.cli import main
+from transformer2017.cli.demo import UNSEEN
 from transformer2017.configuration import UsageError
 from transformer2017.training import pronunciation
 
@@ -51,6 +52,10 @@ def test_every_symbol_of_the_real_dictionary_is_one_of_the_recipes():
     symbols = {*"".join(known)}.union(*(said.split() for all_said in known.values() for said in all_said))
     assert [one for one in symbols if not re.fullmatch(pronunciation.SYMBOLS, one)] == []
     assert len([one for one in symbols if one.isupper()]) == 39  # the phonemes of the CMU dictionary
+
+
+def test_the_dictionary_lacks_the_words_that_the_demo_calls_unseen():
+    assert not set(UNSEEN) & set(pronunciation.read_dictionary(pronunciation.dictionary_file()))
 
 
 def test_data_is_written_whole_and_kept(tmp_path, small_dictionary):

@@ -31,7 +31,9 @@ def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monk
         ("bleu", "validation-set"),
         ("chrf", "validation-set"),
     }
-    assert "nrefs:1" in card.text
+    (row,) = (line for line in card.text.splitlines() if line.startswith("| BLEU"))
+    assert r"nrefs:1\|case:mixed" in row
+    assert row.replace(r"\|", "").count("|") == 4  # the signature stays in its cell
     assert "{{" not in card.text
     assert (run / "curves.png").stat().st_size > 10_000
     assert (run / "modeling_transformer2017.py").is_file()
