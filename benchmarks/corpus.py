@@ -63,8 +63,8 @@ def generate(folder: Path, count: int) -> None:
 def first_step(folder: Path) -> None:
     """What `transformer2017 train` does up to its first update."""
     began = time.time()
+    from transformer2017.modeling.freed_memory import keep_freed_memory
     from transformer2017.training.flags import Flags
-    from transformer2017.training.memory import keep_freed_memory
     from transformer2017.training.prepare import make_model, prepare
     from transformer2017.training.trainer import Transformer2017Trainer
 

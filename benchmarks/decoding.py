@@ -23,8 +23,8 @@ import torch
 from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
 from transformer2017.interchange.ctranslate2 import write_ctranslate2
 from transformer2017.interchange.marian import marian_from
+from transformer2017.modeling.freed_memory import keep_freed_memory
 from transformer2017.modeling.translation import Translator
-from transformer2017.modeling.translation_decoder import keep_freed_memory
 from transformers import AutoTokenizer
 
 PRODUCTS = ("linear", "addmm", "aten::mm", "bmm", "baddbmm", "_dynamic")

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformer2017.training.memory import keep_freed_memory
+from transformer2017.modeling.freed_memory import keep_freed_memory
 
 from training import Batch, batches_of, learned_tokenizer, marian, ours, read_pairs
 

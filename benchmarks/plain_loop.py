@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from initialisation import smoothed_loss
 from quality import bleu
+from transformer2017.modeling.freed_memory import keep_freed_memory
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.batching import Collator, TokenBatchSampler
-from transformer2017.training.memory import keep_freed_memory
 from transformer2017.training.tokenization import train_tokenizer
 from transformers import MarianMTModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
 

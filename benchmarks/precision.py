@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 
 import torch
-from transformer2017.training.memory import keep_freed_memory
+from transformer2017.modeling.freed_memory import keep_freed_memory
 
 from training import batches_of, ours, read_pairs
 

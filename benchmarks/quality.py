@@ -25,9 +25,9 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 from sacrebleu import corpus_bleu
 from torch.optim.lr_scheduler import LambdaLR
+from transformer2017.modeling.freed_memory import keep_freed_memory
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.data import TEXT, read_pairs, sentences, tokenize
-from transformer2017.training.memory import keep_freed_memory
 from transformer2017.training.stored_rows import in_batches, store
 from transformer2017.training.tokenization import load_tokenizer, train_tokenizer
 from transformer2017.training.trainer import Transformer2017Trainer

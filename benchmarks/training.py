@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
+from transformer2017.modeling.freed_memory import keep_freed_memory
 from transformer2017.training.batching import Collator, TokenBatchSampler
 from transformer2017.training.device import bfloat16_is_quick
-from transformer2017.training.memory import keep_freed_memory
 from transformers import MarianConfig, MarianMTModel
 
 VOCABULARY = 8000

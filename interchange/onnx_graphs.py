@@ -12,13 +12,13 @@ transformers' own `export_for_generation` (5.23) was tried: it fixed the length 
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.translation_review import eager_attention
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -71,20 +71,9 @@ class DecoderGraph(nn.Module):
 
 def write_graphs(model: Transformer2017ForConditionalGeneration, folder: Path) -> None:
     """Writes `encoder.onnx` and `decoder.onnx` into a folder, in float32, for any batch and any lengths."""
-    with eager_attention(model):
+    with eager_attention(model):  # for graphs without a fused operator
         _write(EncoderGraph(model), folder / "encoder.onnx", *_encoder_example(model))
         _write(DecoderGraph(model), folder / "decoder.onnx", *_decoder_example(model))
-
-
-@contextlib.contextmanager
-def eager_attention(model: Transformer2017ForConditionalGeneration) -> Iterator[None]:
-    """Writes attention out as the formula while it is exported, for graphs without a fused operator."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def _encoder_example(model: Transformer2017ForConditionalGeneration) -> tuple[Any, ...]:

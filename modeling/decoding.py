@@ -136,7 +136,8 @@ class FastGenerationMixin(BoundedGenerationMixin):
             "fast=False" if config.fast is False else obstacle_in_request(processors, criteria, config, asked)
         ) or (obstacle_in_inputs(model_kwargs) or obstacle_in_decoder(self))
         self.decoded_by = f"transformers: {obstacle}" if obstacle else "fast"
-        if obstacle and (config.fast or config.ranking != "transformers"):
+        is_ranked = config.ranking != "transformers" and (config.num_beams or 1) > 1
+        if obstacle and (config.fast or is_ranked):
             wish = "fast=True" if config.fast else f"ranking={config.ranking!r}"
             raise ValueError(f"{wish} needs the fast path of decoding, which cannot run: {obstacle}.")
         return not obstacle

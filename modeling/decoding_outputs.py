@@ -58,7 +58,7 @@ def filled_cache(model: nn.Module, sequences: torch.Tensor, model_kwargs: dict[s
 def padded(rows: list[list[int]], fill: int, device: torch.device) -> torch.Tensor:
     """Rows of different lengths as one tensor (rows, longest)."""
     longest = max(map(len, rows))
-    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=device)
+    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], dtype=torch.long, device=device)
 
 
 def with_prompts(prompts: torch.Tensor, hypotheses: list[Hypothesis], fill: int) -> torch.Tensor:

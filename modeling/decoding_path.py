@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules import module as hooks_of_all
 from transformers import GenerationConfig
 from transformers.generation import (
     EosTokenCriteria,
@@ -24,8 +25,9 @@ from transformers.generation import (
     SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention import MultiHeadAttention
+from .attention import MultiHeadAttention, scaled_dot_product_attention
 from .cache_name import CACHE
 from .decoder import DecoderLayer
 from .embeddings import LearnedPositions
@@ -58,7 +60,8 @@ KINDS = {  # of the modules that decoding takes apart, by the end of their names
     "embed_tokens": nn.Embedding,
     "positions": LearnedPositions,
 }
-HOMES = ("torch.nn", "transformers.activations", "transformers.generation")  # of methods that are nobody's own
+# Of functions that are nobody's own.
+HOMES = ("torch.nn", "transformers.activations", "transformers.generation", "transformers.integrations")
 OBSERVERS = "transformers.utils.output_capturing"  # hooks that only look on
 PREPARED = ("encoder_outputs", "attention_mask", CACHE, "use_cache")
 UNREAD = ("labels",)  # transformers' loop does not read them either; `Seq2SeqTrainer` passes them on
@@ -101,6 +104,9 @@ def obstacle_in_inputs(model_kwargs: dict[str, Any]) -> str | None:
         return "encoder_outputs without names"
     if getattr(model_kwargs.get(CACHE), "_is_user_defined", False):  # to go on from, or to be filled
         return CACHE
+    mask = model_kwargs.get("attention_mask")
+    if mask is not None and not bool(mask.any(-1).all()):
+        return "a source that is masked entirely"
     return None
 
 
@@ -144,6 +150,12 @@ def _obstacle_around(model: nn.Module) -> str | None:
     method = "prepare_inputs_for_generation"
     if _is_replaced(model, method):
         return f"the model has a {method} of its own"
+    name = model.config._attn_implementation
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, scaled_dot_product_attention)
+    if not (_is_beside(attend) or attend.__module__.startswith(HOMES)):
+        return f"attention by {name!r}"
+    if hooks_of_all._global_forward_hooks or hooks_of_all._global_forward_pre_hooks:
+        return "a hook on all modules"
     return _replacement("the model", model) or _replacement("model.model", model.model)
 
 
@@ -193,5 +205,9 @@ def _is_replaced(module: nn.Module, method: str) -> bool:
     placed = own.get(f"_original_{method}", own.get(method))
     if placed is not None and getattr(placed, "__func__", None) is not written:
         return True
-    is_beside = written.__module__.rpartition(".")[0] == __name__.rpartition(".")[0]  # perhaps a saved model's folder
-    return not (is_beside or written.__module__.startswith(HOMES))
+    return not (_is_beside(written) or written.__module__.startswith(HOMES))
+
+
+def _is_beside(function: Any) -> bool:
+    """Whether it is of this folder, which may be a saved model's."""
+    return function.__module__.rpartition(".")[0] == __name__.rpartition(".")[0]

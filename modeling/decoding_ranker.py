@@ -242,10 +242,12 @@ class BeamRanker:
         """The `count` best outputs of a sentence that is done, best first."""
         history = self.history[sentence].tolist()
         found = zip(self.finished[sentence].tolist(), self.ends[sentence].tolist(), strict=True)
-        return [self._trace(history, score, end) for score, end in list(found)[:count] if end >= 0]
+        return [self._trace(history, score, end) for score, end in list(found)[:count]]
 
     def _trace(self, history: list[list[int]], score: float, end: int) -> Hypothesis:
-        """Follows a finished hypothesis back to its start."""
+        """Follows a finished hypothesis back to its start; nothing where all were impossible or not a number."""
+        if end < 0:
+            return Hypothesis([], score, [])
         position, choice = divmod(end, self.beams * self.vocab_size)
         tokens, beams = [], []
         while True:

@@ -179,9 +179,10 @@ class DecodingStep:
         Returns:
             (sentences * beams, vocab_size).
         """
-        if longest >= len(self.encodings):
-            self._learn_encodings(longest)
-        x = self._embed(tokens, self.encodings[positions])
+        encodings = self.encodings  # of this moment: several workers may extend the table
+        if longest >= len(encodings):
+            encodings = self._learn_encodings(longest)
+        x = self._embed(tokens, encodings[positions])
         cache.open_position()
         for index, layer in enumerate(self.layers):
             x = layer(x, cache, index)
@@ -215,11 +216,12 @@ class DecodingStep:
         vectors = sinusoidal_encoding(positions, self.weight.shape[1]) if learned is None else learned(positions)
         return vectors.detach().to(self.dtype)
 
-    def _learn_encodings(self, position: int) -> None:
-        """Extends the table of position vectors of the target."""
+    def _learn_encodings(self, position: int) -> torch.Tensor:
+        """Extends the table of position vectors of the target (positions, d_model)."""
         known = getattr(self.target_positions, "num_embeddings", None)
         end = max(64, 2 * position) if known is None else max(known, position + 1)
-        self.encodings = self._encode_positions(self.target_positions, end)
+        self.encodings = encodings = self._encode_positions(self.target_positions, end)
+        return encodings
 
 
 def additive_mask(attention_mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:

@@ -33,12 +33,23 @@ def decoding_step(model: nn.Module) -> DecodingStep:
     with_encoder = model.device.type == "cpu"
     read = [model.model.decoder, model.lm_head, *([model.model.encoder] if with_encoder else [])]
     weights = [weight for part in read for weight in part.parameters()]
-    places = [(weight.data_ptr(), weight._version, weight.dtype) for weight in weights]
+    places = [(weight.data_ptr(), _version(weight), weight.dtype) for weight in weights]
     modules = [module for part in read for module in part.modules()]
     places += [(type(module), vars(module).get("scaling"), vars(module).get("eps")) for module in modules]
     known = _fused.get(model)
     if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
-        views = [weight.detach().flatten()[:4] for weight in weights]
+        views = [_sample(weight.detach()) for weight in weights]
         step = DecodingStep(model, encoder=with_encoder)
         known = _fused[model] = FusedWeights(places, views, torch.cat(views), step)
     return known.step
+
+
+def _version(weight: torch.Tensor) -> int | None:
+    """How often torch saw it change; None where torch does not count."""
+    return None if weight.is_inference() else weight._version
+
+
+def _sample(weight: torch.Tensor) -> torch.Tensor:
+    """A view of some of its numbers: of each row of a matrix, and by turns of each column."""
+    stride = max(1, min(weight.shape) - 1) if weight.dim() > 1 else 1
+    return weight.flatten()[::stride]

@@ -6,7 +6,7 @@ transformers removed both in version 5. Results have the form that they had ther
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ class Text2TextGenerationPipeline(Pipeline):
         """Runs on a string, a sequence of strings, or any iterable of strings; see the class for what comes back.
 
         Raises:
-            ValueError: If an argument is not one of this pipeline, or a text is no string.
+            ValueError: If an argument is not one of this pipeline, or the input is none of these.
         """
         if args:
             raise ValueError(f"The {self.task} pipeline takes one argument: give several texts as a list.")
@@ -132,7 +132,15 @@ class Text2TextGenerationPipeline(Pipeline):
         if isinstance(inputs, Sequence):
             results = list(run(inputs))
             return [records[0] for records in results] if hypotheses == 1 else results
-        return run(inputs)
+        return run(self._read(inputs))
+
+    def _read(self, inputs: Any) -> Iterable[str]:
+        """The texts of what is neither a string nor a sequence; a torch dataset is read by its length."""
+        if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and not hasattr(inputs, "__iter__"):
+            return (inputs[index] for index in range(len(inputs)))
+        if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+            raise ValueError(f"The {self.task} pipeline takes strings, not {type(inputs).__name__}: {inputs!r:.80}")
+        return inputs
 
     def _run_documents(self, documents: list[str], split: Any, *settings: Any) -> Iterator[list[Record]]:
         """Cuts each document, runs all pieces together, and joins each document's results (one record each)."""
@@ -149,7 +157,7 @@ class Text2TextGenerationPipeline(Pipeline):
     ) -> list[list[Record]]:
         """The records of each text, in the texts' order, run in batches of like length."""
         blank: Record = {f"{self.return_name}_text": ""} | ({"score": 0.0} if running.get("return_all") else {})
-        results: list[list[Record]] = [[dict(blank)] for _ in texts]
+        results: list[list[Record]] = [[dict(blank) for _ in range(self._hypotheses(**running))] for _ in texts]
         filled = [index for index, text in enumerate(texts) if text.strip()]
         if not filled:
             return results

@@ -1,5 +1,6 @@
 """What a saved folder says of itself: transformers copies these files into it, so that it loads anywhere."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class SavedWithCode:
 
         A manifest that `transformer2017 train` left in the folder goes: what it says is no longer so.
         """
-        Path(save_directory, "manifest.json").unlink(missing_ok=True)
+        _remove_manifest(Path(save_directory, "manifest.json"))
         self.config.auto_map = {
             "AutoConfig": "configuration_transformer2017.Transformer2017Config",
             "AutoModel": "modeling_transformer2017.Transformer2017Model",
@@ -26,4 +27,17 @@ class SavedWithCode:
         }
         self.config.custom_pipelines = CUSTOM_PIPELINES
         self.config.package_version = PACKAGE_VERSION
+        if getattr(self, "generation_config", None) is not None:
+            # Of one that it made itself transformers reads its own fields alone, and would lose `ranking` and others.
+            self.generation_config._from_model_config = False
         super().save_pretrained(save_directory, *args, **kwargs)
+
+
+def _remove_manifest(file: Path) -> None:
+    """Another program's file of that name stays."""
+    try:
+        is_ours = {"format", "files"} <= json.loads(file.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):  # no such file, not JSON, no object
+        return
+    if is_ours:
+        file.unlink()

@@ -117,7 +117,8 @@ def _attend_quickly(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     on_cpu, is_short = query.device.type == "cpu", max(query.shape[2], key.shape[2]) <= SHORT
-    if on_cpu and is_short and attend is sdpa_attention_forward and not torch.compiler.is_compiling():
+    is_plain_sdpa = attend is sdpa_attention_forward and not torch.compiler.is_compiling()
+    if on_cpu and is_short and is_plain_sdpa and not _hides_all(mask):
         wide = torch.promote_types(query.dtype, torch.float32)
         mask = _added_to_scores(module, query, key, mask, wide)
         operands = [each.to(wide, memory_format=torch.contiguous_format) for each in (query, key, value)]
@@ -130,6 +131,11 @@ def _attend_quickly(
     with torch.autocast("cpu", enabled=False):
         heads, weights = attend(module, query.float(), key.float(), value.float(), mask, **kwargs)
     return heads.to(query.dtype), weights
+
+
+def _hides_all(mask: Tensor | None) -> bool:
+    """Whether some query may see no key: torch's kernel attends to nothing then, and a softmax to all alike."""
+    return mask is not None and mask.dtype == torch.bool and not bool(mask.any(-1).all())
 
 
 def _attend_by_products(
@@ -163,7 +169,7 @@ def _added_to_scores(
 ) -> Tensor | None:
     """What SDPA knows as True for a key to see, or as causality of the module where there is no mask."""
     if mask is None:
-        if not module.is_causal:
+        if not module.is_causal or query.shape[2] == 1:  # one query is the last position, which sees all
             return None
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     if mask.is_floating_point():

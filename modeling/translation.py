@@ -125,7 +125,7 @@ class Translator:
 
     def _parts(self, line: str) -> list[str]:
         """The line, or the parts of one that is too long; nothing of an empty one."""
-        if 4 * len(line) < self.longest:  # a character is at most four tokens, its bytes
+        if 4 * len(line) + 2 <= self.longest:  # four tokens a character, its bytes; a space before them and an end
             return [line] if line.strip() else []
         parts = in_parts(line, lambda part: len(self.tokenizer(part, verbose=False)["input_ids"]) <= self.longest)
         return [part for part in parts if part.strip()]

@@ -1,11 +1,9 @@
 """Token ids to token ids for many sentences: sorted, batched, refilled, and shared out among workers."""
 
-import ctypes
-import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +14,7 @@ from .decoding_path import CRITERIA, obstacle_in_decoder, obstacle_in_encoder, o
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources
 from .decoding_step import DecodingStep, additive_mask
+from .freed_memory import keep_freed_memory
 from .output_length import named_max_length, new_tokens, with_bound
 
 Batch = list[int]  # indices of sentences
@@ -25,14 +24,15 @@ def decoder_of(model: nn.Module, generation: dict[str, Any], **sizes: Any) -> "F
     """The quickest decoder that gives what `model.generate(**generation)` gives."""
     obstacle = "another model class"
     if hasattr(model, "_takes_fast_path"):
-        obstacle = obstacle_in_encoder(model) or obstacle_in_decoder(model)
+        whole = "generation_config" if "generation_config" in generation else None  # for `generate()` to read
+        obstacle = whole or obstacle_in_encoder(model) or obstacle_in_decoder(model)
         generation = with_bound(generation, model.generation_config)
     if obstacle is None:
-        config, _ = model._prepare_generation_config(None, **generation)
+        config, unknown = model._prepare_generation_config(None, **generation)
+        model._validate_model_kwargs(unknown)
         model._prepare_special_tokens(config, True, device=model.device)
-        explicit = generation.get("max_length") or named_max_length(model.generation_config)
-        bound = output_bound(config, explicit)
-        config.max_length = 1 << 30 if bound is None else bound + 1
+        bound = bound_of(config, generation.get("max_length") or named_max_length(model.generation_config))
+        config.max_length = bound.whole or 1 + (1 << 30 if bound.new is None else bound.new)
         processors = model._get_logits_processor(config, 1, device=model.device, model_kwargs={})
         criteria = [one for one in model._get_stopping_criteria(config, []) if type(one) not in CRITERIA]
         obstacle = obstacle_in_request(processors, criteria, config, {"fast=False": config.fast is False})
@@ -41,21 +41,6 @@ def decoder_of(model: nn.Module, generation: dict[str, Any], **sizes: Any) -> "F
     if sizes["int8"]:
         raise ValueError(f"int8 needs the fast path of decoding, which cannot run: {obstacle or 'processors'}.")
     return BatchDecoder(model, generation, sizes["rows"], sizes["batch_tokens"])
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc to keep what is freed, for the whole process.
-
-    Each step makes logits of some megabytes. By default glibc takes such blocks from the system and gives them back
-    each time, which faults every page anew and makes threads wait for each other. Elsewhere than on Linux, nothing.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    allocator = ctypes.CDLL(None)
-    if hasattr(allocator, "mallopt"):
-        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
-        for option in (mmap_threshold, trim_threshold):
-            allocator.mallopt(option, 1 << 30)
 
 
 def batches_of_like_length(lengths: list[int], most: int, batch_tokens: int) -> Iterator[Batch]:
@@ -82,7 +67,8 @@ class BatchDecoder:
     def __init__(self, model: nn.Module, generation: dict[str, Any], rows: int, batch_tokens: int) -> None:
         self.model = model
         self.generation = generation
-        self.beams = generation.get("num_beams") or model.generation_config.num_beams or 1
+        config = generation.get("generation_config") or model.generation_config
+        self.beams = generation.get("num_beams") or config.num_beams or 1
         self.most = max(1, rows // self.beams)
         self.batch_tokens = batch_tokens
 
@@ -129,7 +115,7 @@ class FileDecoder:
         self,
         model: nn.Module,
         config: GenerationConfig,
-        bound: int | None,
+        bound: "Bound",
         *,
         int8: bool,
         workers: int | None,
@@ -202,9 +188,7 @@ class FileDecoder:
         slots = len(batch)
         while batch is not None:
             yield self._encode(batch, [sources[i] for i in batch], begun)
-            if not others or len(others[0]) > slots:  # shorter sentences: more of them fit side by side
-                return
-            batch = take(others)
+            batch = None if others is None else take(others, most=slots)  # more of shorter ones fit side by side
 
     def _encode(self, batch: Batch, sources: list[list[int]], begun: int) -> Sources:
         ids = padded(sources, self.pad, self.device)
@@ -216,10 +200,15 @@ class FileDecoder:
         return Sources(batch, self.step.project_source(memory), mask, limits)
 
     def _limit(self, source_len: int, begun: int) -> int:
-        """Tokens that an output may have behind those that it begins with."""
-        if self.bound is not None:
-            return self.bound
-        return new_tokens(source_len, self.config.max_tokens_beyond_input, begun, self.positions)
+        """Tokens that an output may have behind those that it begins with, its start among them."""
+        new, whole = self.bound
+        if whole is not None and whole <= begun:
+            raise ValueError(f"max_length={whole} leaves no room behind a beginning of {begun - 1} tokens: raise it.")
+        if whole is not None:
+            return whole - begun
+        return (
+            new_tokens(source_len, self.config.max_tokens_beyond_input, begun, self.positions) if new is None else new
+        )
 
     def _ranker(self, sentences: int, limits: torch.Tensor) -> GreedyRanker | BeamRanker:
         eos = end_tokens(self.config, limits)
@@ -229,13 +218,25 @@ class FileDecoder:
         return BeamRanker(sentences, limits, eos, self.step.vocab_size, self.beams, ranking)
 
 
-def output_bound(config: GenerationConfig, explicit_max_length: int | None) -> int | None:
-    """New tokens of an output at most; None where that depends on its source (§6.1)."""
+class Bound(NamedTuple):
+    """What bounds an output; its source where neither does (§6.1).
+
+    Attributes:
+        new: Tokens behind those that it begins with.
+        whole: All of its tokens, its start among them.
+    """
+
+    new: int | None = None
+    whole: int | None = None
+
+
+def bound_of(config: GenerationConfig, explicit_max_length: int | None) -> Bound:
+    """The bound that `generate()` follows where several are named."""
     if config.max_new_tokens is not None:
-        return config.max_new_tokens
+        return Bound(new=config.max_new_tokens)
     if explicit_max_length is not None:
-        return explicit_max_length - 1
-    return None if config.max_tokens_beyond_input is not None else config.max_length
+        return Bound(whole=explicit_max_length)
+    return Bound(new=None if config.max_tokens_beyond_input is not None else config.max_length)
 
 
 def by_prompt_length(prompts: list[list[int]] | None, count: int) -> list[Batch]:
@@ -248,9 +249,13 @@ def by_prompt_length(prompts: list[list[int]] | None, count: int) -> list[Batch]
     return list(groups.values())
 
 
-def take(batches: deque[Batch]) -> Batch | None:
-    """The next batch; None if another worker took the last."""
+def take(batches: deque[Batch], most: int | None = None) -> Batch | None:
+    """The next batch; None if another worker took the last, or if it has more sentences than that."""
     try:
-        return batches.popleft()
+        batch = batches.popleft()
     except IndexError:
         return None
+    if most is not None and len(batch) > most:
+        batches.appendleft(batch)
+        return None
+    return batch

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
+
+from .decoding_outputs import padded
+from .loss import IGNORED_LABEL
+from .translation_decoder import batches_of_like_length
 
 Span = tuple[int, int]  # of characters
 
@@ -65,7 +69,7 @@ class Reviewer:
         self.model = model
         self.tokenizer = tokenizer
         self.alignments = alignments
-        self.layer = max(0, model.config.decoder_layers - 2) if layer is None else layer
+        self.layer = layer
         self.batch_tokens = batch_tokens
 
     def review(self, sources: list[str], targets: list[str]) -> list[Review]:
@@ -74,7 +78,7 @@ class Reviewer:
         wanted = self._encode(text_target=targets)
         reviews: list[Any] = [None] * len(sources)
         longest = [max(len(s), len(t)) for s, t in zip(given["input_ids"], wanted["input_ids"], strict=True)]
-        for batch in self._batches(longest):
+        for batch in batches_of_like_length(longest, len(longest), self.batch_tokens):
             rows = [given["input_ids"][i] for i in batch], [wanted["input_ids"][i] for i in batch]
             log_probs, attention = self._read(*rows)
             for row, i in enumerate(batch):
@@ -89,34 +93,26 @@ class Reviewer:
     def _encode(self, **texts: list[str]) -> Any:
         return self.tokenizer(**texts, return_offsets_mapping=self.tokenizer.is_fast, verbose=False)
 
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        while order:
-            size = max(1, self.batch_tokens // max(1, lengths[order[0]]))
-            yield order[:size]
-            order = order[size:]
-
     @torch.inference_mode()
     def _read(self, sources: list[list[int]], targets: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Log probabilities of the target's tokens (pairs, target_len), and attention (pairs, target, source)."""
-        pad, device = self.model.config.pad_token_id, self.model.device
-
-        def padded(rows: list[list[int]], fill: int) -> torch.Tensor:
-            longest = max(map(len, rows))
-            return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=device)
-
-        labels = padded(targets, -100)
+        device = self.model.device
+        labels = padded(targets, IGNORED_LABEL, device)
         inputs = {
-            "input_ids": padded(sources, pad),
-            "attention_mask": padded([[1] * len(source) for source in sources], 0),
+            "input_ids": padded(sources, self.model.config.pad_token_id, device),
+            "attention_mask": padded([[1] * len(source) for source in sources], 0, device),
             "decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels),
         }
-        with weights_shown(self.model, self.alignments):
+        with eager_attention(self.model) if self.alignments else nullcontext():
             outputs = self.model(**inputs, output_attentions=self.alignments, use_cache=False)
         log_probs = F.log_softmax(outputs.logits.float(), dim=-1)
         log_probs = log_probs.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        attention = outputs.cross_attentions[self.layer].float().mean(1).cpu() if self.alignments else None
-        return log_probs.cpu(), attention
+        return log_probs.cpu(), self._looked(outputs.cross_attentions) if self.alignments else None
+
+    def _looked(self, weights: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """The mean of a layer's heads (pairs, target, source)."""
+        layer = max(0, len(weights) - 2) if self.layer is None else self.layer
+        return weights[layer].float().mean(1).cpu()
 
     def _judge(
         self, log_probs: torch.Tensor, attention: torch.Tensor | None, spans: list[list[Span]], texts: tuple[str, str]
@@ -146,12 +142,9 @@ def words_of(spans: list[Span], text: str) -> list[list[int]]:
 
 
 @contextmanager
-def weights_shown(model: nn.Module, wanted: bool) -> Iterator[None]:
-    """Lets the model compute its attention in the form that gives the weights."""
+def eager_attention(model: nn.Module) -> Iterator[None]:
+    """Has the model compute attention as the formula, which gives the weights."""
     before = model.config._attn_implementation
-    if not wanted or before == "eager":
-        yield
-        return
     model.set_attn_implementation("eager")
     try:
         yield

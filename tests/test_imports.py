@@ -110,7 +110,7 @@ DO_NOT_COMPUTE_IT = {
     "training_speed", "flash_attention", "saved_folder", "padding", "output_length", "documents", "decoding",
     "decoding_cache", "decoding_linear", "decoding_outputs", "decoding_path", "decoding_ranker", "decoding_search",
     "decoding_step", "decoding_weights", "translation", "translation_decoder", "translation_review",
-    "pipeline_transformer2017", "cache_name", "precision", "quick_products",
+    "pipeline_transformer2017", "cache_name", "precision", "quick_products", "freed_memory",
 }  # fmt: skip
 
 

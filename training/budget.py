@@ -15,13 +15,14 @@ from datasets import Dataset
 from transformer2017.configuration import Transformer2017Config, UsageError
 from transformer2017.configuration.parameter_counts import count_parameters
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.freed_memory import keep_freed_memory
 from transformers import set_seed
 
 from .arguments import RunArguments
 from .batching import IGNORED_LABEL
 from .encoding import TOKENS
 from .flags import DESCRIPTIONS, Flags, Parser, ReadableHelp
-from .memory import keep_freed_memory, memory_of_run
+from .memory import memory_of_run
 from .prepare import config_of, settle_epochs, settle_parts
 from .trainer import Transformer2017Trainer
 

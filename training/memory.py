@@ -1,4 +1,4 @@
-"""The memory of a run: what a batch needs, how much of one a device takes at once, and freed memory kept."""
+"""The memory of a run: what a batch needs, how much of one a device takes at once, and freed memory given back."""
 
 import ctypes
 import json
@@ -14,28 +14,11 @@ from transformers import PreTrainedModel, TrainerCallback
 from .device import most_of_processes
 from .training_arguments import TrainingArguments
 
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # what glibc allows
 UPDATES_BETWEEN_TRIMS = 100
 PROCESS = 7 * 2**27  # bytes of the process with its libraries, before there is a model
 STATE = 16  # bytes of a parameter, its gradient and Adam's two moments in float32
 SHARE, LEAST_SHARE = 0.6, 0.1  # of all memory: for a run, and for its batch where the model alone takes more
 PROBE = (1, 32)  # sentences and their length: what is counted grows with the sentences alone
-
-
-def keep_freed_memory() -> bool:
-    """Has glibc keep freed memory in the process, which otherwise faults in the pages of every large tensor anew.
-
-    It is what MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ do when they are set before a process starts; here the
-    user need not know of them. Call it before the first large tensor is made.
-
-    Returns:
-        Whether the C library took both settings; False where it is not glibc.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD) and mallopt(TRIM_THRESHOLD, 2**31 - 1))
 
 
 class FreedMemory(TrainerCallback):

@@ -8,6 +8,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from transformer2017.configuration import RunError, Stopped, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.freed_memory import keep_freed_memory
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
@@ -15,7 +16,6 @@ from . import averaging, card, checkpoints, data, device, hub, saving, stopping
 from .arguments import RunArguments
 from .evaluation import ValidationSet, translate_lines
 from .flags import Flags
-from .memory import keep_freed_memory
 from .prepare import Prepared, make_model, prepare, settle_parts
 from .progress import draw_curves
 from .run_folder import RunFolder
