@@ -158,3 +158,26 @@ def test_a_checkpoint_of_format_1_keeps_loading():
     ids = torch.tensor(recorded["input_ids"])
     logits = model(ids, decoder_input_ids=ids).logits
     torch.testing.assert_close(logits, torch.tensor(recorded["logits"]), rtol=1e-4, atol=1e-5)
+
+
+def test_what_only_this_model_knows_of_decoding_is_loaded_again(model, tmp_path):
+    """transformers reads a configuration that it made itself by its own fields alone."""
+    own = {"max_tokens_beyond_input": 2, "ranking": "paper", "fast": False}
+    for name, value in own.items():
+        setattr(model.generation_config, name, value)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).generation_config
+    assert {name: getattr(loaded, name, None) for name in own} == own
+
+
+def test_saving_removes_the_manifest_of_a_run_and_no_other_file_of_that_name(model, tmp_path):
+    file = tmp_path / "manifest.json"
+    for text, is_kept in (
+        ('{"name": "my web app"}', True),
+        ("[1]", True),
+        ("{", True),
+        ('{"format": 1, "files": {}}', False),
+    ):
+        file.write_text(text, encoding="utf-8")
+        model.save_pretrained(tmp_path)
+        assert file.is_file() is is_kept

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import deque
 
 import pytest
 import torch
@@ -13,7 +14,15 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformer2017 import cli
 from transformer2017.modeling.translation import Translator, windows
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformer2017.modeling.translation_decoder import take
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 WORDS = [f"w{i}" for i in range(93)]
 
@@ -167,6 +176,64 @@ def test_a_translation_ends_where_learned_positions_do(folder):
     for prefix in ([], ["w5 w6 w7"]):
         (outputs,) = translator.decoder.decode([[5, 6, 2]], [[9, 10, 11]] if prefix else None)
         assert len(outputs[0].tokens) == 16
+
+
+def test_max_length_counts_what_a_translation_begins_with(folder):
+    """As `generate()` counts it."""
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
+    model.generation_config.update(max_new_tokens=None, eos_token_id=None)
+    translator = Translator(model, AutoTokenizer.from_pretrained(folder), max_length=8)
+    assert translator.decoded_by == "fast"
+    (outputs,) = translator.decoder.decode([[5, 6, 2]], [[9, 10, 11]])
+    begun = {"input_ids": torch.tensor([[5, 6, 2]]), "decoder_input_ids": torch.tensor([[1, 9, 10, 11]])}
+    assert [1, *outputs[0].tokens] == model.generate(**begun, max_length=8, fast=False)[0].tolist()
+    with pytest.raises(ValueError, match="max_length=8 leaves no room behind a beginning of 7 tokens"):
+        translator.decoder.decode([[5, 6, 2]], [[9] * 7])
+
+
+def test_a_misspelt_argument_of_generate_is_refused(folder):
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder)
+    with pytest.raises(ValueError, match="nmu_beams"):
+        Translator(model, AutoTokenizer.from_pretrained(folder), nmu_beams=4)
+
+
+def test_a_configuration_of_generation_may_be_given_whole(folder):
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    given = {"num_beams": 3, "length_penalty": 0.0, "max_new_tokens": 7}
+    config = GenerationConfig(**given, pad_token_id=0, eos_token_id=2, decoder_start_token_id=1)
+    whole = list(Translator(model, tokenizer, generation_config=config).translate(LINES))
+    assert [one.text for one in whole] == [one.text for one in Translator(model, tokenizer, **given).translate(LINES)]
+
+
+def test_a_batch_that_another_worker_may_take_is_looked_at_in_one_go():
+    """Looked at first and taken afterwards, it could be gone between the two."""
+    batches = deque([[0, 1, 2], [3]])
+    assert take(batches, most=2) is None
+    assert take(batches, most=3) == [0, 1, 2]
+    assert take(batches, most=1) == [3]
+    assert take(batches, most=1) is None
+
+
+def test_a_line_is_counted_with_its_space_and_its_end(folder):
+    """Four tokens a character are its bytes; 16 of 4 characters leave no room for the two besides."""
+    translator = Translator(AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
+    counted = []
+    translator.tokenizer = lambda text, **_: counted.append(text) or {"input_ids": [0] * (4 * len(text) + 2)}
+    for translator.longest, is_counted in ((17, True), (18, False)):
+        counted.clear()
+        assert "".join(translator._parts("🙂🙃😀😁")) == "🙂🙃😀😁"
+        assert bool(counted) is is_counted
+
+
+def test_another_familys_translation_has_a_confidence(folder):
+    """T5 names its layers otherwise; without alignments nobody asks for them."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(2)
+    config = T5Config(vocab_size=97, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, decoder_start_token_id=0)
+    model = T5ForConditionalGeneration(config).eval()
+    (found,) = Translator(model, tokenizer, confidence=True, max_new_tokens=5).translate(["w1 w2"])
+    assert found.review.confidence < 0
 
 
 def test_a_model_without_a_bound_gets_the_papers(folder):

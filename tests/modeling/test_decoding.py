@@ -7,9 +7,12 @@ import torch
 import transformer2017
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch.nn.modules.module import register_module_forward_hook
 from transformer2017 import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.decoding_weights import _sample
 from transformer2017.modeling.output_length import with_bound
 from transformers import (
+    AttentionInterface,
     LogitsProcessor,
     LogitsProcessorList,
     Seq2SeqTrainer,
@@ -18,6 +21,8 @@ from transformers import (
     TextStreamer,
 )
 from transformers.generation import EosTokenCriteria, MaxLengthCriteria
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_outputs import BaseModelOutput
 
 
 @pytest.fixture
@@ -295,6 +300,96 @@ def test_weights_that_change_are_taken_anew(model, source):
     for weight in model.parameters():  # as some optimizers do, unseen by torch's version counter
         weight.data.mul_(0.8)
     assert same()
+    for weight in model.model.decoder.parameters():  # half of each, as where heads are pruned
+        weight.data[len(weight) // 2 :] = 0.0
+    assert same()
+    model.model.decoder.layers[0].feed_forward.w_2.weight.data[:, 30:] = 0.5
+    assert same()
+
+
+def test_the_numbers_that_are_watched_touch_each_row_and_column():
+    for shape in ((97, 32), (32, 97), (48, 48), (1, 9), (9, 1), (5,)):
+        weight = torch.zeros(shape)
+        _sample(weight).fill_(1.0)
+        assert all(weight.amax(axis).min() == 1 for axis in range(len(shape)))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_sentence_of_numbers_that_are_none_stays_in_its_place(model, source, beams):
+    """Its output is worth nothing; those of the others are theirs."""
+    memory = model.get_encoder()(**source).last_hidden_state
+    request_ = {"attention_mask": source["attention_mask"], "max_new_tokens": 8}
+    request_ |= {"num_beams": beams, "num_return_sequences": beams}
+
+    def outputs(fast):
+        return model.generate(encoder_outputs=BaseModelOutput(memory.clone()), fast=fast, **request_)
+
+    memory[1] = float("nan")
+    found, expected = outputs(True), outputs(False)
+    others = [row for row in range(len(found)) if row // beams != 1]
+    assert len(found) == len(expected) == 7 * beams
+    assert torch.equal(found[others, : expected.shape[1]], expected[others])
+    memory[:] = float("nan")
+    assert len(outputs(True)) == 7 * beams
+
+
+def test_a_sentence_for_which_every_word_is_forbidden_stays_in_its_place(config):
+    model = Transformer2017ForConditionalGeneration(type(config)(**{**config.to_dict(), "vocab_size": 12})).eval()
+    begun = torch.tensor([[1, 8, 9, 10, 11], [1, 8, 8, 8, 8]])
+    request_ = {"input_ids": torch.tensor([[4, 5, 2], [6, 7, 2]]), "decoder_input_ids": begun, "num_beams": 2}
+    request_ |= {"max_new_tokens": 3, "no_repeat_ngram_size": 1, "suppress_tokens": list(range(8))}
+    found, expected = (model.generate(**request_, fast=fast) for fast in (True, False))
+    assert len(found) == len(expected) == 2
+    assert torch.equal(found[1], expected[1, : found.shape[1]])
+
+
+def test_attention_of_the_users_own_is_heard(model, source):
+    """Under a name of its own, and under a name that transformers knows."""
+
+    def uniform(module, query, key, value, mask, **kwargs):
+        return value.mean(2, keepdim=True).expand(-1, -1, query.shape[2], -1).transpose(1, 2), None
+
+    AttentionInterface.register("uniform", uniform)
+    AttentionMaskInterface.register("uniform", sdpa_mask)
+    expected = model.generate(**source, max_new_tokens=6)
+    model.set_attn_implementation("uniform")
+    found = model.generate(**source, max_new_tokens=6)
+    assert model.decoded_by == "transformers: attention by 'uniform'"
+    assert not torch.equal(found, expected)
+
+
+def test_a_hook_on_all_modules_is_heard(model, source):
+    seen = []
+    hook = register_module_forward_hook(lambda module, *_: seen.append(type(module)))
+    try:
+        model.generate(**source, max_new_tokens=3)
+    finally:
+        hook.remove()
+    assert model.decoded_by == "transformers: a hook on all modules"
+    assert transformer2017.modeling.attention.MultiHeadAttention in seen
+
+
+def test_a_model_made_in_inference_mode_is_decoded(config, source):
+    with torch.inference_mode():
+        model = Transformer2017ForConditionalGeneration(config).eval()
+        expected = model.generate(**source, max_new_tokens=4, fast=False)
+        assert torch.equal(model.generate(**source, max_new_tokens=4, fast=True), expected)
+
+
+def test_a_source_that_is_masked_entirely_is_left_to_transformers(model, source):
+    """torch's kernel attends to nothing there."""
+    source["attention_mask"][3] = 0
+    expected = model.generate(**source, max_new_tokens=6, fast=False)
+    assert torch.equal(model.generate(**source, max_new_tokens=6), expected)
+    assert model.decoded_by == "transformers: a source that is masked entirely"
+
+
+def test_a_model_with_the_papers_ranking_may_stream_and_sample(model, source):
+    """Where there are no beams there is nothing to rank."""
+    model.generation_config.ranking = "paper"
+    assert model.generate(**source, do_sample=True, max_new_tokens=3).shape == (7, 4)
+    with pytest.raises(ValueError, match="ranking='paper' needs the fast path"):
+        model.generate(**source, num_beams=2, do_sample=True, max_new_tokens=3)
 
 
 def test_asking_for_the_fast_path_where_it_cannot_run_says_why(model, source):

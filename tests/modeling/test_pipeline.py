@@ -211,6 +211,20 @@ def test_a_generator_is_read_no_further_than_a_window(own_model, tokenizer):
     assert read <= 64
 
 
+def test_a_torch_dataset_is_read_by_its_length(own_model, tokenizer):
+    """It need not say by an IndexError where it ends."""
+
+    class Texts(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return TEXTS[index % 2]
+
+    run = pipeline("translation", model=own_model, tokenizer=tokenizer, **LENGTHS)
+    assert list(run(Texts())) == [[one] for one in run(TEXTS[:2])]
+
+
 def test_batches_hold_like_lengths(own_model, tokenizer, monkeypatch):
     """Sixteen texts of two lengths, alternating, make two batches without any padding."""
     translate = pipeline("translation", model=own_model, tokenizer=tokenizer, batch_size=8, **LENGTHS)
@@ -227,6 +241,7 @@ def test_blank_texts_stay_blank(own_model, tokenizer):
     translate = pipeline("translation", model=own_model, tokenizer=tokenizer, **WORDS_ALONE)
     records = translate(["", "one", "  \n"])
     assert [bool(record["translation_text"]) for record in records] == [False, True, False]
+    assert list(map(len, translate(["", "one"], num_beams=2, num_return_sequences=2))) == [2, 2]
 
 
 def test_n_best_with_scores(own_model, tokenizer):
@@ -295,6 +310,9 @@ def test_wrong_inputs_are_named(own_model, tokenizer):
     translate = pipeline("translation", model=own_model, tokenizer=tokenizer)
     with pytest.raises(ValueError, match="takes strings, not int"):
         translate([1])
+    for wrong, name in ((None, "NoneType"), (5, "int"), ({"text": "one"}, "dict")):
+        with pytest.raises(ValueError, match=f"takes strings, not {name}"):
+            translate(wrong)
     with pytest.raises(ValueError, match="split must be one of sentences, lines"):
         translate("one", split="words")
     with pytest.raises(ValueError, match="drop split"):

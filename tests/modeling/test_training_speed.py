@@ -272,6 +272,7 @@ def test_short_attention_as_products_is_what_the_kernel_gives(mask, is_causal, m
     for target_len, source_len, calls in (
         (5, 5, 0),
         (5, 9, 0),
+        (1, 5, 0),  # a step of decoding
         (SHORT, SHORT, 0),
         (SHORT + 1, 7, 1),
         (7, SHORT + 1, 1),
@@ -292,6 +293,27 @@ def test_short_attention_as_products_is_what_the_kernel_gives(mask, is_causal, m
         assert own_weights is weights is None
         torch.testing.assert_close(own_heads, heads)
         torch.testing.assert_close(own_gradients, gradients)
+
+
+def test_a_query_that_sees_no_key_is_left_to_the_kernel():
+    """A source that is masked entirely: the kernel attends to nothing, and eq. 1 would attend to all alike."""
+    module, tensors = nn.Module(), [torch.randn(2, 3, 5, 4) for _ in range(3)]
+    module.is_causal, seen = False, torch.ones(2, 1, 5, 5, dtype=torch.bool)
+    seen[1] = False
+    heads, _ = quick_on_cpu(sdpa_attention_forward)(module, *tensors, seen, scaling=0.5)
+    torch.testing.assert_close(heads, sdpa_attention_forward(module, *tensors, seen, scaling=0.5)[0])
+
+
+def test_decoding_step_by_step_in_training_mode_is_decoding_at_once(model):
+    """With dropout at 0, as for estimates of doubt or for learning from one's own outputs."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    ids = torch.randint(4, 97, (3, 6))
+    cached, whole = (model.train().generate(ids, max_new_tokens=9, use_cache=use_cache) for use_cache in (True, False))
+    assert model.decoded_by.startswith("transformers")
+    assert torch.equal(cached, whole)
+    assert torch.equal(cached, model.eval().generate(ids, max_new_tokens=9))
 
 
 def test_an_implementation_of_the_users_own_gets_what_it_would_get_without_us():
