@@ -44,6 +44,7 @@ def source(config):
 
 
 MANY_ENDS = list(range(2, 30))  # so that hypotheses end at every length
+MORE_ENDS = list(range(2, 80))  # so that they are most of the best candidates of a step
 REQUESTS = [
     {},
     {"eos_token_id": MANY_ENDS},
@@ -52,6 +53,8 @@ REQUESTS = [
     {"num_beams": 4, "early_stopping": True, "eos_token_id": [2, 11, 15]},
     {"num_beams": 3, "early_stopping": "never", "num_return_sequences": 3, "eos_token_id": [2, 11, 15]},
     {"num_beams": 4, "early_stopping": "never", "length_penalty": 2.0, "eos_token_id": MANY_ENDS},
+    {"num_beams": 2, "early_stopping": "never", "length_penalty": 1.5, "eos_token_id": MORE_ENDS},
+    {"num_beams": 4, "eos_token_id": MORE_ENDS},
     {"num_beams": 4, "length_penalty": 0.0, "eos_token_id": MANY_ENDS},
     {"num_beams": 4, "length_penalty": -1.0, "eos_token_id": MANY_ENDS},
     {"num_beams": 2, "eos_token_id": None},
