@@ -1,0 +1,61 @@
+"""The average of checkpoints (§6.1): of which ones it is, and when it is taken."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformer2017 import Transformer2017ForConditionalGeneration
+from transformer2017.configuration.manifest import write_manifest
+from transformer2017.training import train
+from transformer2017.training.averaging import average_weights, last_checkpoints
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    """A run's folder with checkpoints 8, 9 and 10 (by name, 10 comes first), and a torn one after them."""
+    for step in (8, 9, 10):
+        model = Transformer2017ForConditionalGeneration(config)
+        model.save_pretrained(tmp_path / f"checkpoint-{step}")
+        write_manifest(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-11").mkdir()
+    return tmp_path
+
+
+def mean_of(run, *steps):
+    weights = [load_file(run / f"checkpoint-{step}" / "model.safetensors") for step in steps]
+    return {name: torch.stack([each[name] for each in weights]).mean(0) for name in weights[0]}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_average_is_of_the_last_whole_checkpoints(run, count):
+    found = average_weights(last_checkpoints(run, count))
+    expected = mean_of(run, *(8, 9, 10)[3 - count :])
+    assert found.keys() == expected.keys()
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("last", "average", "taken"),
+    [
+        ({"bleu": 20.0}, {"bleu": 21.0}, "average of the last 2 checkpoints"),
+        ({"bleu": 20.0}, {"bleu": 19.0}, "last update"),
+        ({"wer": 20.0}, {"wer": 21.0}, "last update"),
+        ({"wer": 20.0}, {"wer": 19.0}, "average of the last 2 checkpoints"),
+    ],
+)
+def test_the_average_is_taken_unless_it_does_worse(run, monkeypatch, last, average, taken):
+    """A higher BLEU is better, and a lower error rate; the model ends with the weights that are named."""
+    found = iter((last, average))
+    monkeypatch.setattr(train, "final_scores", lambda trainer, validation: next(found))
+    model = Transformer2017ForConditionalGeneration.from_pretrained(run / "checkpoint-10")
+    args, state = SimpleNamespace(load_best_model_at_end=False), SimpleNamespace(best_model_checkpoint=None)
+    trainer = SimpleNamespace(model=model, validation=object(), args=args, state=state)
+    settings = SimpleNamespace(output_dir=str(run), average_checkpoints=2)
+    scores = train.choose_weights(trainer, SimpleNamespace(training=settings))
+    assert scores == {"weights": taken, "chosen": True, **(last if taken == "last update" else average)}
+    expected = mean_of(run, 10) if taken == "last update" else mean_of(run, 9, 10)
+    weights = model.state_dict()
+    for name, weight in expected.items():
+        torch.testing.assert_close(weights[name], weight)
+    assert model.lm_head.weight is model.model.shared.weight  # still tied
