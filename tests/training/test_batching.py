@@ -81,6 +81,13 @@ def test_large_batches_have_few_sizes_and_no_pair_is_lost():
     assert sorted(np.concatenate(batches)) == list(range(20_000))
 
 
+def test_rounding_changes_no_batch_by_more_than_an_eighth():
+    """Neither one that loses pairs to its successor, nor one that gets them."""
+    for size in range(1, 300):
+        sizes = np.diff(batching._rounded(size * np.arange(1, 21)), prepend=0)
+        assert (abs(sizes - size) <= size / 8).all(), size
+
+
 def test_order_follows_from_seed_and_epoch():
     """The same again, and another order in another epoch or with another seed; always equally many batches."""
     lengths = [(1 + i % 13, 1 + i % 7) for i in range(300)]

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import DataArguments
-from transformer2017.training.cleaning import Cleaner
+from transformer2017.training.cleaning import Cleaner, length_ratio
 from transformer2017.training.data import language_of, read_pairs, training_corpus, weighted
 from transformer2017.training.readers import Columns, read_dataset, read_pairs_file
 from transformer2017.training.stored_rows import in_batches, store
@@ -63,6 +63,23 @@ def test_cleaning_counts_what_it_leaves_out():
         "one side over 3 times as long": 1,
         "broken characters": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "ratio"),
+    [
+        ("one two", "eins zwei drei vier fünf", 5 / 2),
+        ("I see two dogs", "我看见两只狗", 14 / 6),
+        ("我看见两只狗。", "I see two dogs.", 15 / 7),
+        ("Donaudampfschifffahrt", "steam navigation on the Danube", 30 / 21),
+        ("yes", "Zwei", 4 / 3),
+    ],
+)
+def test_sides_are_compared_in_words_or_where_one_has_no_spaces_in_characters(source, target, ratio):
+    assert length_ratio(source, target) == pytest.approx(ratio)
+    (pair,) = Cleaner(DataArguments(max_length_ratio=ratio + 0.01)).clean([(source, target)])
+    assert pair == (source, target)
+    assert not list(Cleaner(DataArguments(max_length_ratio=ratio - 0.01)).clean([(source, target)]))
 
 
 def test_a_changed_file_is_read_again(tmp_path):
