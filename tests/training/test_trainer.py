@@ -1,13 +1,17 @@
 """`Transformer2017Trainer` as a part of somebody's own program, with what `Seq2SeqTrainer` takes."""
 
 import copy
+import itertools
+import random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformer2017.configuration import UsageError
-from transformer2017.training.trainer import Transformer2017Trainer
+from transformer2017.training.trainer import SeedEachUpdate, Transformer2017Trainer
 from transformer2017.training.training_arguments import TrainingArguments
 
 
@@ -85,6 +89,20 @@ def test_an_update_is_taken_in_parts_that_fit_a_device(trainer, pairs):
     made = trainer(pairs, {"device_batch_tokens": 16})
     assert made.args.gradient_accumulation_steps == 4
     assert_same(said, weights_after(made), atol=0, rtol=0)
+
+
+def test_random_numbers_differ_by_seed_update_and_process_and_by_nothing_else():
+    """Two processes with the same dropout would train on less noise than one process that takes both batches."""
+
+    def drawn(seed, update, process):
+        args, state = SimpleNamespace(seed=seed, process_index=process), SimpleNamespace(global_step=update)
+        SeedEachUpdate().on_step_begin(args, state, None)
+        return random.random(), np.random.random(), torch.rand(1).item()
+
+    numbers = [drawn(*which) for which in itertools.product((1, 2), repeat=3)]
+    for each in zip(*numbers, strict=True):
+        assert len(set(each)) == 8
+    assert numbers == [drawn(*which) for which in itertools.product((1, 2), repeat=3)]
 
 
 def test_muon_is_refused_where_matrices_are_sharded(trainer, pairs):
