@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
+from transformer2017 import Transformer2017ForConditionalGeneration
 from transformer2017.configuration import Transformer2017Config
 from transformer2017.modeling import modeling_transformer2017, training_speed
 from transformer2017.modeling.attention import scaled_dot_product_attention
@@ -252,6 +253,38 @@ def test_attention_in_bfloat16_on_a_cpu_is_computed_in_float32():
     exact, _ = scaled_dot_product_attention(module, *(tensor.float() for tensor in tensors), None, scaling=0.5)
     assert weights.dtype == torch.float32
     assert torch.equal(heads, exact.bfloat16())
+
+
+def test_short_attention_as_products_drops_weights_at_the_rate():
+    """As eq. 1 of the paper and torch's dropout do under the same seed; in evaluation none."""
+    module = nn.Module()
+    module.is_causal = False
+    query, key, value = (torch.randn(2, 3, 9, 4) for _ in range(3))
+    for is_training in (True, False):
+        module.train(is_training)
+        torch.manual_seed(1)
+        heads, _ = quick_on_cpu(sdpa_attention_forward)(module, query, key, value, None, scaling=0.5, dropout=0.4)
+        torch.manual_seed(1)
+        weights = F.dropout(torch.softmax(0.5 * query @ key.mT, -1), 0.4, is_training)
+        torch.testing.assert_close(heads, (weights @ value).transpose(1, 2))
+
+
+@pytest.mark.parametrize("rate", ["attention_dropout", "activation_dropout"])
+@pytest.mark.parametrize("length", [9, SHORT + 1], ids=["as products", "by torch's kernel"])
+def test_each_rate_of_dropout_acts_in_training_alone(config, rate, length):
+    config.dropout = 0.0
+    ids = torch.randint(4, 97, (2, length))
+
+    def is_repeated(is_training):
+        first, second = (model.train(is_training)(input_ids=ids, decoder_input_ids=ids).logits for _ in range(2))
+        return torch.equal(first, second)
+
+    model = Transformer2017ForConditionalGeneration(config)
+    assert is_repeated(True)  # or what differs below need not be of that rate
+    setattr(config, rate, 0.5)
+    model = Transformer2017ForConditionalGeneration(config)
+    assert not is_repeated(True)
+    assert is_repeated(False)
 
 
 def masks(target_len: int, source_len: int) -> dict[str, torch.Tensor | None]:
