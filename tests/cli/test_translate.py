@@ -138,6 +138,23 @@ def test_word_confidence_and_alignment_have_an_entry_for_each_word(folder, capsy
         assert all(source < source_length for source, _ in pairs)
 
 
+def test_words_are_aligned_by_the_last_layer_but_one(folder, widened):
+    """Oracle: the attention that the model itself gives, averaged over heads. Each word is a token here."""
+    config = transformer2017.Transformer2017Config(
+        vocab_size=97, d_model=32, d_ff=64, num_heads=4, encoder_layers=1, decoder_layers=3
+    )
+    model = widened(transformer2017.Transformer2017ForConditionalGeneration(config).eval(), 3)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    pair = "w1 w2 w3 w4 w5", "w9 w8 w7 w6 w5 w4 w3"
+    (review,) = Translator(model, tokenizer, alignments=True).reviewer.review([pair[0]], [pair[1]])
+    source, labels = (tokenizer(text, return_tensors="pt")["input_ids"] for text in pair)
+    model.set_attn_implementation("eager")
+    layers = model(input_ids=source, labels=labels, output_attentions=True).cross_attentions
+    looks = [layer[0].mean(0)[:7, :5].argmax(-1).tolist() for layer in layers]  # at words alone, not at the end token
+    assert looks[1] not in (looks[0], looks[2])  # or they are no oracle
+    assert review.alignment == tuple((at, word) for word, at in enumerate(looks[1]))
+
+
 def test_given_translations_are_judged_and_not_changed(folder, tmp_path, capsys, monkeypatch):
     given = ["w7 w8", "w9", "w1 w1 w1"]
     (tmp_path / "given.txt").write_text("\n".join(given) + "\n", encoding="utf-8")
@@ -289,6 +306,25 @@ def test_refilled_slots_and_workers_give_what_generate_gives_line_by_line(folder
         assert text == tokenizer.decode(expected[0], skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_slot_that_stays_free_does_not_run_past_learned_positions(folder, widened, beams):
+    """Outputs end at their source's length and 8 tokens: one at 15 of the 16 positions, three others at 14, and the
+    three that take their places run for 14 more steps beside the free slot of the first."""
+    config = transformer2017.Transformer2017Config(
+        vocab_size=97, d_model=32, d_ff=64, num_heads=4, encoder_layers=1, decoder_layers=1, learned_positions=16
+    )
+    model = widened(transformer2017.Transformer2017ForConditionalGeneration(config).eval(), 3)
+    model.generation_config.eos_token_id = None
+    request = {"num_beams": beams, "max_tokens_beyond_input": 8}
+    translator = Translator(model, AutoTokenizer.from_pretrained(folder), rows=4 * beams, workers=1, **request)
+    sources = torch.randint(4, 97, (7, 7))
+    found = translator.decoder.decode([sources[0].tolist(), *sources[1:, :6].tolist()])
+    assert translator.decoded_by == "fast"
+    expected = [row for part in (sources[:1], sources[1:, :6]) for row in model.generate(part, fast=False, **request)]
+    assert [best.tokens for (best,) in found] == [row[1:].tolist() for row in expected]
+    assert [len(best.tokens) for (best,) in found] == [15] + 6 * [14]
+
+
 def test_a_translator_hears_what_hangs_on_the_encoder(folder):
     """It reads weights and not modules where it can, and an adapter is more than its weights."""
 
@@ -332,6 +368,20 @@ def test_a_line_longer_than_the_model_knows_is_translated_and_reported(folder, t
     assert all(out.splitlines())
     assert "line 2 is longer" in err
     assert "line 1 " not in err
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_the_score_of_a_line_in_parts_is_the_sum_over_its_parts(folder, beams):
+    """Each being translated as a line of its own is; greedy decoding has no scores."""
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
+    translator = Translator(model, AutoTokenizer.from_pretrained(folder), longest=5, num_beams=beams)
+    pieces = ["w1 w2 w3", "w4 w5 w6", "w7 w8 w9", "w10 w11 w12"]
+    line, *parts = translator.translate([" ".join(pieces), *pieces])
+    assert [line.parts, *(part.parts for part in parts)] == [4, 1, 1, 1, 1]
+    assert line.text == " ".join(part.text for part in parts)
+    assert line.source_tokens == 4 * 4
+    expected = None if beams == 1 else pytest.approx(sum(part.score for part in parts), abs=1e-4)
+    assert line.score == expected
 
 
 def test_windows_close_early_on_long_lines_so_that_memory_is_bounded():
