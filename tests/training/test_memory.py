@@ -89,12 +89,13 @@ import sys
 import torch
 from pathlib import Path
 from types import SimpleNamespace
+from transformer2017.modeling.freed_memory import keep_freed_memory
 from transformer2017.training import memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-if not memory.keep_freed_memory():
+if not keep_freed_memory():
     sys.exit("skipped: not glibc")
 before = resident()
 pieces = [torch.ones(2**18) for _ in range(200)]  # 1 MiB each
