@@ -17,7 +17,7 @@ def scaled_dot_product_attention(
     query: Tensor,  # (batch, heads, target_len, d_k)
     key: Tensor,  # (batch, heads, source_len, d_k)
     value: Tensor,  # (batch, heads, source_len, d_v)
-    attention_mask: Tensor | None,  # (batch, 1, target_len, source_len), added to the scores: 0, or minus infinity
+    attention_mask: Tensor | None,  # (batch, 1, target_len, source_len), added to the scores: 0, or very negative
     scaling: float,  # 1 / sqrt(d_k)
     dropout: float = 0.0,  # rate on the attention weights
     **kwargs: Any,

@@ -17,7 +17,7 @@ from transformers.generation import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from .cache_name import CACHE
-from .decoding_outputs import Record, beam_fill, end_tokens, filled_cache, padded, with_prompts
+from .decoding_outputs import StepRecord, beam_fill, end_tokens, filled_cache, padded, with_prompts
 from .decoding_path import (
     obstacle_in_decoder,
     obstacle_in_encoder,
@@ -153,7 +153,7 @@ class FastGenerationMixin(BoundedGenerationMixin):
         step = decoding_step(self)
         eos, pad = end_tokens(config, input_ids), config._pad_token_tensor
         pad = 0 if pad is None else int(pad)
-        record = Record(config)
+        record = StepRecord(config)
         search = Search(
             step,
             lambda n, limits: GreedyRanker(n, limits, eos, step.vocab_size, pad),
@@ -182,7 +182,7 @@ class FastGenerationMixin(BoundedGenerationMixin):
         step, beams = decoding_step(self), config.num_beams
         eos = end_tokens(config, input_ids)
         ranking = Ranking(config.length_penalty, config.early_stopping, config.ranking)
-        record = Record(config)
+        record = StepRecord(config)
         search = Search(
             step,
             lambda n, limits: BeamRanker(n, limits, eos, step.vocab_size, beams, ranking),

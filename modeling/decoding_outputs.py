@@ -10,7 +10,7 @@ from .cache_name import CACHE
 from .decoding_ranker import Hypothesis
 
 
-class Record:
+class StepRecord:
     """The scores and logits of each step, where they are asked for."""
 
     def __init__(self, config: GenerationConfig) -> None:

@@ -191,7 +191,7 @@ def _replacement(name: str, module: nn.Module) -> str | None:
 
 
 def _kind_of(name: str, module: nn.Module) -> type | None:
-    """What a module has to be for its weights to tell what it computes: its own type where it has none."""
+    """The type a module must have for decoding to read its weights; its own type if it has no weights."""
     last = name.rpartition(".")[2]
     if last.isdigit():
         return EncoderLayer if name.startswith("encoder") else DecoderLayer

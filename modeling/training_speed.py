@@ -20,7 +20,7 @@ GPU_CHUNKS = 16  # so many times as many on a GPU, which small products leave id
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` (§5.4), but that on a CPU the random numbers are made four at a time."""
+    """`nn.Dropout` (§5.4), whose random numbers are made four at a time on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Zeroes each number with probability p, and divides the others by 1 - p."""
@@ -61,7 +61,7 @@ class _Dropped(torch.autograd.Function):
 
 
 def is_plain(linear: nn.Module) -> bool:
-    """Whether it is its weights and no more, and they are here.
+    """Whether calling this map computes x W^T + b and nothing else, with weights that are in memory.
 
     Not so are an adapter's, a map that is quantised, sharded or compiled, and one with hooks, as pruning has, or with
     a forward of its own: it must be called.
@@ -241,7 +241,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         *gradients, states, weight, bias, labels = ctx.saved_tensors
         if torch.is_grad_enabled():  # these are to be differentiated in turn, and those made on the way are constants
-            # Seen apart: where the weights are the embeddings too, they reach the loss by way of the states as well.
+            # Views, so that autograd does not take the weights here for the embeddings, which made the states.
             given = [each if each is None else each.view_as(each) for each in (states, weight, bias)]
             inputs = [each for each, is_needed in zip(given, ctx.needs_input_grad, strict=False) if is_needed]
             loss = _plain_loss(*given, labels, ctx.smoothing, ctx.chunk)
