@@ -32,7 +32,7 @@ def decoding_step(model: nn.Module) -> DecodingStep:
     """The fused weights of a model, made anew when they have changed."""
     with_encoder = model.device.type == "cpu"
     read = [model.model.decoder, model.lm_head, *([model.model.encoder] if with_encoder else [])]
-    weights = [weight for part in read for weight in part.parameters()]
+    weights = list(dict.fromkeys(weight for part in read for weight in part.parameters()))  # the shared matrix once
     places = [(weight.data_ptr(), _version(weight), weight.dtype) for weight in weights]
     modules = [module for part in read for module in part.modules()]
     places += [(type(module), vars(module).get("scaling"), vars(module).get("eps")) for module in modules]
