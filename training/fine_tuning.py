@@ -105,10 +105,12 @@ def load_to_go_on(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -
     model, former = load_model(name)
     if model.config.model_type != "transformer2017":
         raise UsageError(f"--model {name} is a {model.config.model_type}: `transformer2017 import` may read it.")
-    for field, value in arguments.model.overrides().items():
-        if field in RATES:
-            setattr(model.config, field, value)
-    if arguments.model.overrides().keys() & RATES:  # modules took their rates when they were made
+    asked = {
+        name: value for name, value in arguments.model.overrides().items() if name in RATES & set(arguments.given)
+    }
+    for name_of_rate, value in asked.items():
+        setattr(model.config, name_of_rate, value)
+    if asked:  # modules took their rates when they were made
         weights = model.state_dict()
         config, generation = model.config, model.generation_config
         model = type(model)(config)

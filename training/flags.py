@@ -26,6 +26,16 @@ DESCRIPTIONS = {  # of the verbs that take all the flags of a run
     "doctor": "Looks at the data, flags and model of a run before it begins. The flags are those of `train`.",
     "budget": "Says what a run will take, by its flags: those below, and those of `transformer2017 train`.",
 }
+# Flags of which one would not be heard beside the other.
+RIVALS = (
+    ("device_batch_tokens", "gradient_accumulation_steps"),
+    ("muon", "optim"),
+    ("label_smoothing", "label_smoothing_factor"),
+    ("validation_file", "validation_source"),
+    *(("tokenizer", of_a_new_one) for of_a_new_one in ("tokenizer_type", "vocab_size", "symbol_pattern")),
+)
+OF_A_DATASET = ("train_split", "validation_split", "dataset_config", "streaming")
+UNREAD = ("per_device_train_batch_size", "train_sampling_strategy", "dataloader_drop_last")
 
 
 class Flags:
@@ -99,6 +109,10 @@ class Flags:
         except (ValueError, TypeError) as error:
             raise UsageError(in_a_line(error, most=400)) from error
         self._check_pairs()
+        if not with_validation and self.namespace.early_stopping_patience and "early_stopping_patience" in self.given:
+            raise UsageError(
+                "--early_stopping_patience needs a validation set, such as --validation_source and _target."
+            )
         arguments = RunArguments(*parts, given=self.as_given())
         if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss
             arguments.model.label_smoothing = arguments.training.label_smoothing_factor
@@ -108,11 +122,29 @@ class Flags:
         return arguments
 
     def _check_pairs(self) -> None:
-        """Raises where two flags that were given are against one another."""
-        if {"device_batch_tokens", "gradient_accumulation_steps"} <= self.given:
-            raise UsageError("--device_batch_tokens and --gradient_accumulation_steps both part an update: give one.")
-        if self.namespace.muon and "optim" in self.given:
-            raise UsageError("--muon is an optimizer of its own, as --optim is: give one.")
+        """Raises where a flag that was given would not be heard, for what others say or leave out."""
+        values = vars(self.namespace)
+        heard = {name for name in self.given if values[name] is not None and values[name] is not False}
+        for one, other in RIVALS:
+            if {one, other} <= heard:
+                raise UsageError(f"--{one} and --{other} are both given, and only one would be heard: give one.")
+        for name in UNREAD:
+            if name in heard:
+                raise UsageError(
+                    f"--{name} is not read: batches are made by --batch_tokens, of sentences of like length."
+                )
+        for name in OF_A_DATASET:
+            if name in heard and not self.namespace.dataset:
+                raise UsageError(f"--{name} is of a --dataset: give that too, or leave it out.")
+        if "symbol_pattern" in heard and self.namespace.tokenizer_type != "symbols":
+            raise UsageError("--symbol_pattern is for --tokenizer_type symbols: give that too, or leave it out.")
+        if "vocab_size" in heard and self.namespace.tokenizer_type == "symbols":
+            raise UsageError("--tokenizer_type symbols has as many as the text has: leave out --vocab_size.")
+        if self.namespace.resume_from_checkpoint not in (None, "", "true", "True", "false", "False"):
+            raise UsageError(
+                "--resume_from_checkpoint is true or false: a run goes on from its own last whole checkpoint; "
+                "--model FOLDER begins from other weights."
+            )
         count, limit = self.namespace.average_checkpoints, self.namespace.save_total_limit
         if {"average_checkpoints", "save_total_limit"} <= self.given and limit and count > limit:
             raise UsageError(f"--average_checkpoints {count} needs --save_total_limit {count} or more, not {limit}.")
@@ -141,6 +173,12 @@ class Flags:
         for one, other in (("eval_steps", "save_steps"), ("save_steps", "eval_steps")):  # the best one is a saved one
             if one in given and other not in given:
                 implied[other] = getattr(namespace, one)
+        strategies = ("eval_strategy", "save_strategy")
+        for one, other in (strategies, strategies[::-1]):
+            if one in given and other not in given and getattr(namespace, one) in ("steps", "epoch"):
+                implied[other] = getattr(namespace, one)
+            if one in given and getattr(namespace, one) == "no":
+                implied["load_best_model_at_end"] = False
         if namespace.save_minutes:  # the best checkpoint would need an evaluation at each
             implied |= {"save_strategy": "no", "load_best_model_at_end": False}
         if not with_validation:

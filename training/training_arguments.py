@@ -67,6 +67,13 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         default=False, metadata={"help": "Delete the run that the folder holds, and start over."}
     )
 
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "true: go on although other flags are given than the run began with. It goes on from its last "
+            "whole checkpoint in any case."
+        },
+    )
     learning_rate: float | None = field(
         default=None,
         metadata={"help": "The rate at the end of warm-up; d_model^-0.5 * warmup_steps^-0.5 (§5.3) if absent."},

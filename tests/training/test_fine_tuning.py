@@ -14,7 +14,7 @@ def without_sizes(words: list[str]) -> list[str]:
 
 def test_a_model_goes_on_with_new_words(flags, tmp_path, capsys):
     """A rate of 0 leaves the weights as they were; new rows begin as the mean of the subwords' and stay tied."""
-    assert main(["train", *flags(max_steps=2, save_steps=2, eval_steps=2)]) == 0
+    assert main(["train", *flags(max_steps=2, save_steps=2, eval_steps=2, dropout=0.15)]) == 0
     words = tmp_path / "words"
     words.write_text("zebra\n\nQuagga\n")
     more = without_sizes(
@@ -36,6 +36,7 @@ def test_a_model_goes_on_with_new_words(flags, tmp_path, capsys):
     rows = after.get_input_embeddings().weight
     assert after.config.vocab_size == len(new) == len(old) + 2 == len(rows)
     assert after.lm_head.weight is rows
+    assert after.config.dropout == before.config.dropout == 0.15  # not the recipe's: nobody asked for another
     torch.testing.assert_close(rows[: len(old)], before.get_input_embeddings().weight)
     parts = before.get_input_embeddings().weight[old("zebra", add_special_tokens=False)["input_ids"]]
     torch.testing.assert_close(rows[len(old)], parts.mean(0))

@@ -137,11 +137,48 @@ def test_muon_is_told_of(flags):
     assert "Muon" not in Flags(flags()).with_recipe("small-data", True).describe()
 
 
-def test_two_flags_of_which_one_would_not_be_heard_are_refused(flags):
-    with pytest.raises(UsageError, match="--gradient_accumulation_steps both part an update"):
-        Flags(flags(device_batch_tokens=512, gradient_accumulation_steps=1)).with_recipe("paper-base", True)
-    with pytest.raises(UsageError, match="--muon is an optimizer of its own, as --optim is"):
-        Flags(flags(muon=True, optim="adafactor")).with_recipe("paper-base", True)
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"device_batch_tokens": 512, "gradient_accumulation_steps": 1},
+            "--gradient_accumulation_steps are both given",
+        ),
+        ({"muon": True, "optim": "adafactor"}, "--muon and --optim are both given"),
+        ({"label_smoothing": 0.0, "label_smoothing_factor": 0.2}, "--label_smoothing_factor are both given"),
+        ({"validation_file": "a.tsv"}, "--validation_file and --validation_source are both given"),
+        ({"tokenizer": "folder"}, "--tokenizer and --vocab_size are both given"),
+        ({"tokenizer_type": "symbols"}, "leave out --vocab_size"),
+        ({"symbol_pattern": r"\S"}, "--symbol_pattern is for --tokenizer_type symbols"),
+        ({"per_device_train_batch_size": 64}, "is not read: batches are made by --batch_tokens"),
+        ({"validation_split": "dev"}, "--validation_split is of a --dataset"),
+        ({"resume_from_checkpoint": "runs/checkpoint-5"}, "--resume_from_checkpoint is true or false"),
+    ],
+    ids=str,
+)
+def test_a_flag_that_would_not_be_heard_is_refused(flags, given, told):
+    with pytest.raises(UsageError, match=told):
+        Flags(flags(**given)).with_recipe("paper-base", True)
+
+
+def test_patience_needs_something_to_evaluate_on(flags):
+    Flags(flags(early_stopping_patience=3)).with_recipe("paper-base", True)
+    with pytest.raises(UsageError, match="--early_stopping_patience needs a validation set"):
+        Flags(flags(early_stopping_patience=3)).with_recipe("paper-base", False)
+
+
+@pytest.mark.parametrize("one", ["eval_strategy", "save_strategy"])
+def test_the_best_checkpoint_is_saved_when_it_is_evaluated(flags, one):
+    """Of the two strategies one says when, unless both are given; without either there is no best one."""
+    words = flags()
+    for name in ("eval_strategy", "save_strategy", "eval_steps", "save_steps"):
+        place = words.index(f"--{name}")
+        del words[place : place + 2]
+    by_epochs = Flags([*words, f"--{one}", "epoch"]).with_recipe("paper-base", True).training
+    assert (by_epochs.eval_strategy, by_epochs.save_strategy) == ("epoch", "epoch")
+    assert by_epochs.load_best_model_at_end
+    never = Flags([*words, f"--{one}", "no"]).with_recipe("paper-base", True).training
+    assert not never.load_best_model_at_end
 
 
 @pytest.mark.parametrize("name", ["batch_tokens", "device_batch_tokens", "eval_sentences"])
