@@ -51,21 +51,23 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Loads a tokenizer that exists: a folder (or a name on the Hub), a `tokenizer.json`, or a SentencePiece model.
 
     Raises:
-        UsageError: If there is none, or it lacks a token for padding, start, end or unknown.
+        UsageError: If there is none, it lacks a token for padding or for the end, or sentences do not end in the latter.
     """
     if path.endswith((".model", ".spm")):
         return load_sentencepiece(path)
     try:
         if path.endswith(".json"):
             refuse_absurd_numbers(Path(path))
-            return as_pretrained(Tokenizer.from_file(path))
-        tokenizer = saved_tokenizer(path)
+            tokenizer = as_pretrained(Tokenizer.from_file(path))
+        else:
+            tokenizer = saved_tokenizer(path)
+        last = tokenizer("a")["input_ids"][-1:]
     except Exception as error:
         raise UsageError(f"--tokenizer {path} cannot be loaded: {in_a_line(error)}") from error
     for name in ("pad_token", "eos_token"):
         if getattr(tokenizer, name) is None:
             raise UsageError(f"--tokenizer {path} has no {name}, which training needs.")
-    if tokenizer("a")["input_ids"][-1:] != [tokenizer.eos_token_id]:
+    if last != [tokenizer.eos_token_id]:
         raise UsageError(f"--tokenizer {path} does not end sentences in {tokenizer.eos_token}, as training needs.")
     return tokenizer
 

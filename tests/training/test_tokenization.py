@@ -1,9 +1,10 @@
 """The tokenizer: one vocabulary, exact decoding, and a saved folder that plain AutoTokenizer loads."""
 
 import pytest
+from tokenizers import Tokenizer, models
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
-from transformer2017.training.tokenization import is_symbol_table, train_tokenizer
+from transformer2017.training.tokenization import is_symbol_table, load_tokenizer, train_tokenizer
 from transformers import AutoTokenizer
 
 LINES = [
@@ -61,3 +62,21 @@ def test_symbols_are_whole_and_unknown_ones_are_unknown():
     assert tokenizer.convert_ids_to_tokens(tokenizer("HH OW")["input_ids"]) == ["HH", "OW", "</s>"]
     assert tokenizer.decode(tokenizer("HH OW L")["input_ids"], skip_special_tokens=True) == "HH OW L"
     assert tokenizer("z")["input_ids"] == [tokenizer.unk_token_id, tokenizer.eos_token_id]
+
+
+def test_a_tokenizer_without_an_end_is_refused_as_a_file_and_as_a_folder(tmp_path):
+    """A model that never sees </s> never learns to stop."""
+    tokenizer = train_tokenizer(iter(LINES), TokenizerArguments(), 310, exact=False)
+    tokenizer.save_pretrained(tmp_path / "whole")
+    assert load_tokenizer(str(tmp_path / "whole" / "tokenizer.json"))("a")["input_ids"][-1] == tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = None
+    tokenizer.save_pretrained(tmp_path / "endless")
+    for path in (tmp_path / "endless", tmp_path / "endless" / "tokenizer.json"):
+        with pytest.raises(UsageError, match="does not end sentences in </s>"):
+            load_tokenizer(str(path))
+
+
+def test_a_tokenizer_that_cannot_encode_is_refused_in_a_sentence(tmp_path):
+    Tokenizer(models.WordLevel({"b": 0}, unk_token="c")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        load_tokenizer(str(tmp_path / "tokenizer.json"))
