@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from accelerate import PartialState
@@ -52,9 +52,6 @@ class Flags:
 
     def __init__(self, argv: list[str], verb: str = "train", beside: Iterable[str] = ()) -> None:
         self.argv = list(argv)
-        self.from_file: dict[str, object] = {}
-        if self.argv and not self.argv[0].startswith("-"):
-            self.from_file = read_flag_file(Path(self.argv.pop(0)))
         self.parser = Parser(
             [DataArguments, TokenizerArguments, ModelArguments, TrainingArguments],
             prog=f"transformer2017 {verb}",
@@ -64,10 +61,12 @@ class Flags:
             allow_abbrev=False,
         )
         self.parser.beside = list(beside)
-        self.parser.refuse_unknown(self.from_file)
-        self.from_file = self.parser.with_lists(self.from_file)
-        self.given = {*self.from_file, *self.parser.fields_of(self.argv)}
-        self.parser.set_defaults(**self.from_file)
+        self.unsaid: dict[str, object] = {}  # values of a file that are no words
+        if self.argv and not self.argv[0].startswith("-"):
+            words, self.unsaid = self.parser.read_file(Path(self.argv.pop(0)))
+            self.argv = words + self.argv  # so that the command line's go before
+        self.given = {*self.unsaid, *self.parser.fields_of(self.argv)}
+        self.parser.set_defaults(**self.unsaid)
         self.namespace = self.parser.parse_args(self.argv)
 
     def data(self) -> DataArguments:
@@ -102,7 +101,7 @@ class Flags:
 
     def with_recipe(self, recipe: str, with_validation: bool) -> RunArguments:
         """All flags, those not given filled in by the recipe."""
-        self.parser.set_defaults(**{**RECIPES[recipe], "recipe": recipe, **self.from_file})
+        self.parser.set_defaults(**{**RECIPES[recipe], **self.unsaid, "recipe": recipe})
         self.parser.set_defaults(**self._implied(with_validation))
         try:
             *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
@@ -204,13 +203,40 @@ class Parser(HfArgumentParser):
         names = {word.split("=")[0] for word in words}
         return {fields[name] for name in names if name in fields}
 
-    def with_lists(self, values: dict[str, object]) -> dict[str, object]:
-        """The values of a file of flags, those of flags that take several as lists."""
-        several = {action.dest for action in self._actions if action.nargs == "+"}
-        return {
-            name: [value] if name in several and value is not None and not isinstance(value, list) else value
-            for name, value in values.items()
-        }
+    def read_file(self, path: Path) -> tuple[list[str], dict[str, object]]:
+        """A file of flags as the words that would say the same, and the values that are no words.
+
+        These are the booleans of switches, and none, lists and mappings where a flag's field may have them.
+
+        Raises:
+            UsageError: If it cannot be read, a flag is unknown, or its value is of the wrong kind.
+        """
+        values = read_flag_file(path)
+        words, unsaid = [], {}
+        try:
+            self.refuse_unknown(values)
+            several, switches = ({one.dest for one in self._actions if one.nargs == kind} for kind in "+?")
+            for name, value in values.items():
+                if isinstance(value, bool) and name in switches:  # --fsdp false would be a word that turns it on
+                    unsaid[name] = value
+                elif isinstance(value, list) and name in several:
+                    words += [f"--{name}", *map(_word, value)]
+                elif not isinstance(value, list | dict | None):
+                    words.append(f"--{name}={_word(value)}")
+                elif type(value) in self._kinds_of(name):
+                    unsaid[name] = value
+                elif value is not None:
+                    raise UsageError(f"--{name} takes one value, not {in_a_line(repr(value), most=60)}.")
+            self.parse_args(words)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
+        return words, unsaid
+
+    def _kinds_of(self, name: str) -> set[type]:
+        """The types that a flag's field may have."""
+        of_each = map(get_type_hints, self.dataclass_types)
+        hint = next((hints[name] for hints in of_each if name in hints), None)  # --help has none
+        return {get_origin(kind) or kind for kind in get_args(hint) or (hint,)}
 
     def refuse_unknown(self, names: Iterable[str]) -> None:
         """Raises for the first name that is no flag, with the flag it may have been meant for."""
@@ -248,6 +274,11 @@ class ReadableHelp(argparse.ArgumentDefaultsHelpFormatter):
 def _has_many_choices(action: argparse.Action) -> bool:
     """Whether the choices are too many to stand behind the flag's name."""
     return action.choices is not None and len(",".join(map(str, action.choices))) > 40
+
+
+def _word(value: object) -> str:
+    """A value of a file of flags as the command line has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read_flag_file(path: Path) -> dict[str, object]:

@@ -51,7 +51,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Loads a tokenizer that exists: a folder (or a name on the Hub), a `tokenizer.json`, or a SentencePiece model.
 
     Raises:
-        UsageError: If there is none, it lacks a token for padding or for the end, or sentences do not end in the latter.
+        UsageError: If there is none, it lacks a token for padding or the end, or sentences do not end in the latter.
     """
     if path.endswith((".model", ".spm")):
         return load_sentencepiece(path)

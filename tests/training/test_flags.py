@@ -124,6 +124,39 @@ def test_a_file_of_flags_may_name_one_where_several_can_stand(tmp_path):
     assert (data.train_source, data.train_target, data.corpus_weights) == (["train.en"], ["train.de"], [2])
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("recipe: nonsense", "argument --recipe: invalid choice: 'nonsense'"),
+        ("d_model: [64]", "--d_model takes one value, not [64]"),
+        ("dropout: [0.1, 0.2]", "--dropout takes one value, not [0.1, 0.2]"),
+        ("seed: {a: 1}", "--seed takes one value, not {'a': 1}"),
+        ("corpus_weights: [[1]]", "invalid float value: '[1]'"),
+        ("d_modle: 64", "Did you mean --d_model?"),
+    ],
+)
+def test_a_file_of_flags_is_checked_as_the_command_line_is(tmp_path, line, said):
+    """By one sentence that names the file; some ended in a traceback."""
+    file = tmp_path / "flags.yaml"
+    file.write_text(f"{line}\n")
+    with pytest.raises(UsageError, match=re.escape(said)) as refused:
+        Flags([str(file)])
+    assert str(refused.value).startswith(f"{file}: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_of_flags_says_what_words_cannot(tmp_path):
+    """None where a flag may have none, and else as if it were not there; a list or mapping where a field takes one."""
+    file = tmp_path / "flags.yaml"
+    values = "batch_tokens:\nsave_total_limit:\nreport_to: [tensorboard, wandb]\nlr_scheduler_kwargs: {power: 2}\n"
+    file.write_text(f"{values}drop_broken: false\nfsdp: false\nhelp:\n")
+    flags = Flags([str(file)])
+    unsaid = {"save_total_limit": None, "report_to": ["tensorboard", "wandb"], "lr_scheduler_kwargs": {"power": 2}}
+    assert flags.as_given() == {**unsaid, "drop_broken": False, "fsdp": False}
+    training = flags.with_recipe("paper-big", with_validation=True).training
+    assert (training.batch_tokens, training.save_total_limit) == (25000, None)
+
+
 def test_checkpoints_that_are_averaged_are_kept(flags):
     assert Flags(flags(average_checkpoints=9)).with_recipe("paper-base", True).training.save_total_limit == 10
     assert Flags(flags(average_checkpoints=3)).with_recipe("paper-base", True).training.save_total_limit == 6
