@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -110,8 +111,10 @@ def training_corpus(arguments: DataArguments, folder: Path) -> Corpus:
     if not origins:
         raise UsageError("Say what to learn from: --train_source and --train_target, --train_file, or --dataset.")
     weights = arguments.corpus_weights or [1.0] * len(origins)
-    if len(weights) != len(origins) or min(weights) < 0:
+    if len(weights) != len(origins) or not all(0 <= weight < math.inf for weight in weights):
         raise UsageError(f"--corpus_weights: give a number from 0 for each of the {len(origins)} corpora.")
+    if not any(weights):
+        raise UsageError("--corpus_weights are all 0, which takes no pair of any corpus: give one that is more.")
     return _corpus(arguments, list(zip(origins, weights, strict=True)), folder, "train")
 
 
@@ -168,10 +171,11 @@ def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folde
     if report is None:
         cleaner = Cleaner(arguments)
         pairs = (pair for origin, weight in origins for pair in weighted(cleaner.clean(origin.read()), weight))
-        store(path, TEXT, in_batches(pairs, TEXT))
+        stored = store(path, TEXT, in_batches(pairs, TEXT))
         report = cleaner.report()
-        if not cleaner.kept:
-            raise UsageError(f"No pair of {origins[0][0].name} is left: {report}.")
+        if not len(stored):
+            why = f"{report}, of which --corpus_weights takes none" if cleaner.kept else report
+            raise UsageError(f"No pair of {origins[0][0].name} is left: {why}.")
         remember(path, signature, report)
     files = [file for origin, _ in origins for file in origin.files]
     ends = (files[0], files[1]) if len(origins[0][0].files) == 2 else (None, None)

@@ -199,3 +199,18 @@ def test_a_faulty_file_is_named(tmp_path, name, content, sentence):
 @pytest.mark.parametrize(("weight", "count"), [(1, 10), (2, 20), (0.5, 5), (1.5, 15), (0, 0)])
 def test_corpora_are_mixed_by_weight(weight, count):
     assert len(list(weighted([("a", "b")] * 10, weight))) == count
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ([0.0], "--corpus_weights are all 0"),
+        ([0.1], "No pair of .* is left: 2 pairs kept, of which --corpus_weights takes none"),
+        ([float("inf")], "give a number from 0 for each of the 1 corpora"),
+    ],
+)
+def test_weights_that_leave_no_pair_are_refused(tmp_path, weights, sentence):
+    """They ended in an error of Python's once the vocabulary was made, or never."""
+    file = written(tmp_path, "a.tsv", "a dog\tein Hund\ncats\tKatzen\n")
+    with pytest.raises(UsageError, match=sentence):
+        training_corpus(DataArguments(train_file=[str(file)], corpus_weights=weights), tmp_path / "store")
