@@ -21,6 +21,8 @@ def run(argv: list[str]) -> int:
     flags = parser.parse_args(argv)
     if str(flags.source) == str(flags.target) == "-":
         raise UsageError("--source and --target cannot both be standard input (-)")
+    if flags.num_beams is not None and flags.num_beams < 1:
+        raise UsageError(f"--num_beams must be at least 1, not {flags.num_beams}")
     from transformer2017.training.evaluation import evaluate_files
 
     generation = {} if flags.num_beams is None else {"num_beams": flags.num_beams}

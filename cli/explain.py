@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
         arguments.sentence,
         num_beams=arguments.num_beams,
         length_penalty=arguments.length_penalty,
-        walk_layer=arguments.layer or 1,
+        walk_layer=1 if arguments.layer is None else arguments.layer,
     )
     page = write_page(explanation, arguments.output)
     print(explanation.translation)

@@ -78,7 +78,9 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("--ranking paper is of this package's own decoding: drop --decoding transformers")
     if flags.prefix and flags.score:
         raise UsageError("--score judges whole translations: drop --prefix")
-    if flags.n_best > 1 and (flags.score or flags.confidence or flags.word_confidence or flags.alignments):
+    if flags.n_best > 1 and flags.score:
+        raise UsageError("--score judges one translation a line: drop --n_best")
+    if flags.n_best > 1 and not flags.json and (flags.confidence or flags.word_confidence or flags.alignments):
         raise UsageError("--n_best goes with --json or alone: confidence and alignments are of the best hypothesis")
     if flags.num_beams is not None and flags.n_best > flags.num_beams:
         raise UsageError(f"--n_best {flags.n_best} needs --num_beams of at least {flags.n_best}")
@@ -90,6 +92,7 @@ def _run(
     """Writes a line for each line; tells how many, and which decoding ran."""
     from transformer2017.modeling.translation import Translator, review_lines
 
+    translator = None
     try:
         if flags.score:
             pairs = zip(lines, others, strict=False)
@@ -105,8 +108,16 @@ def _run(
                 **_generation(flags, model),
             )
             results = translator.translate(lines, others)
-    except ValueError as error:  # such as int8 where it cannot be
+        count = _write(flags, results, translator)
+    except UsageError:
+        raise
+    except ValueError as error:  # such as int8 where it cannot be, or a given line longer than learned positions
         raise UsageError(in_a_line(error)) from error
+    return count, translator.decoded_by if translator else "nothing: translations were given"
+
+
+def _write(flags: argparse.Namespace, results: Iterable[Any], translator: Any) -> int:
+    """Writes a line for each result, as they come; tells how many."""
     count = 0
     for count, result in enumerate(results, start=1):
         if result.parts > 1:
@@ -123,7 +134,7 @@ def _run(
     sys.stdout.flush()
     if sys.stderr.isatty() and count >= 64:
         print(f"\r{count} lines", file=sys.stderr)
-    return count, "nothing: translations were given" if flags.score else translator.decoded_by
+    return count
 
 
 def _generation(flags: argparse.Namespace, model: Any) -> dict[str, Any]:

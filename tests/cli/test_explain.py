@@ -48,6 +48,7 @@ def test_it_writes_a_page_and_figures(folder, tmp_path, capsys):
         (["nowhere", "two dogs"], "there is no model folder 'nowhere'"),
         (["MODEL", " "], "no sentence"),
         (["MODEL", "two", "--layer", "7"], "no layer 7"),
+        (["MODEL", "two", "--layer", "0"], "layers 1 to 1, and no layer 0"),
         (["MODEL", "two", "--num_beams", "1", "--length_penalty", "0.5"], "--length_penalty ranks beams"),
         (["MODEL", "two", "--output", "/nowhere/at/all.html"], "there is no folder"),
     ],

@@ -290,6 +290,32 @@ def test_json_says_all_that_was_asked_for(folder, capsys, monkeypatch):
     assert empty == {"text": "", "hypotheses": []}
 
 
+def test_json_has_hypotheses_and_the_review_of_the_best(folder, capsys, monkeypatch):
+    words = [folder, "--num_beams", 2, "--n_best", 2, "--json", "--confidence", "--alignments"]
+    code, out, err = translate(capsys, monkeypatch, words, "w1 w2\n")
+    assert code == 0, err
+    record = json.loads(out)
+    assert len(record["hypotheses"]) == 2
+    assert record["confidence"] < 0
+    assert "alignment" in record
+
+
+@pytest.mark.parametrize("flag", ["--score", "--prefix"])
+def test_a_given_line_beyond_learned_positions_is_refused_in_a_sentence(folder, tmp_path, capsys, monkeypatch, flag):
+    """It is met when lines are read, long after the flags."""
+    model, given = tmp_path / "model", tmp_path / "given.txt"
+    shutil.copytree(folder, model)
+    config = transformer2017.Transformer2017Config(
+        vocab_size=97, d_model=32, d_ff=64, num_heads=4, encoder_layers=1, decoder_layers=1, learned_positions=8
+    )
+    transformer2017.Transformer2017ForConditionalGeneration(config).save_pretrained(model)
+    given.write_text(" ".join(WORDS[:20]) + "\n")
+    code, _, err = translate(capsys, monkeypatch, [model, flag, given], "w1 w2\n")
+    assert code == 2
+    assert "8" in err
+    assert len(err.strip().split("\n")) == 1
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("beams", [1, 4])
 def test_refilled_slots_and_workers_give_what_generate_gives_line_by_line(folder, workers, beams):
@@ -400,7 +426,8 @@ def test_reports_say_which_decoding_ran(folder, capsys, monkeypatch):
     [
         ["--num_beams", 0],
         ["--n_best", 3, "--num_beams", 2],
-        ["--n_best", 2, "--confidence"],
+        ["--n_best", 2, "--num_beams", 2, "--confidence"],
+        ["--score", "x", "--num_beams", 2, "--n_best", 2, "--json"],
         ["--ranking", "paper", "--decoding", "transformers"],
     ],
     ids=str,
@@ -410,6 +437,13 @@ def test_flags_that_make_no_sense_are_refused(folder, capsys, monkeypatch, words
     assert code == 2
     assert out == ""
     assert str(words[0]).lstrip("-") in err
+
+
+def test_evaluate_refuses_a_beam_of_none(folder, tmp_path, capsys):
+    (tmp_path / "lines.txt").write_text("w1\n")
+    files = ["--source", str(tmp_path / "lines.txt"), "--target", str(tmp_path / "lines.txt")]
+    assert cli.main(["evaluate", str(folder), *files, "--num_beams", "0"]) == 2
+    assert "--num_beams must be at least 1, not 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["translate", "evaluate", "train"])
