@@ -89,11 +89,17 @@ class Transformer2017Config(PreTrainedConfig):
     format_version: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self._refuse_misspelt(kwargs)
+        if self.transformers_version is None:  # else it was saved, and what tools have added to it is meant
+            self._refuse_misspelt(kwargs)
         if kwargs.get("custom_pipelines") and __name__.startswith("transformer2017."):
             kwargs["custom_pipelines"] = InstalledPipelines(kwargs["custom_pipelines"])
         super().__post_init__(**kwargs)
-        if self.num_heads >= 1:
+        if type(self.d_model) is type(self.num_heads) is int and self.num_heads >= 1:
+            if self.d_k is self.d_v is None and self.d_model % self.num_heads:
+                raise ValueError(
+                    f"d_model {self.d_model} is no multiple of num_heads {self.num_heads}: change one of them, or "
+                    "give d_k and d_v."
+                )
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
         self.check()
@@ -125,20 +131,22 @@ class Transformer2017Config(PreTrainedConfig):
     def check(self) -> None:
         """Raises a sentence for the user where a field is out of its range."""
         sizes = ("vocab_size", "d_model", "d_ff", "num_heads", "d_k", "d_v", "encoder_layers", "decoder_layers")
-        for name in sizes:
+        for name in (*sizes, "format_version"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {getattr(self, name)!r}.")
         for name in ("dropout", "attention_dropout", "activation_dropout", "label_smoothing"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is a rate from 0 up to, but not including, 1, not {getattr(self, name)!r}.")
+            rate = getattr(self, name)
+            if not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+                raise ValueError(f"{name} is a rate from 0 up to, but not including, 1, not {rate!r}.")
         if self.d_model % 2 and self.learned_positions is None:
             raise ValueError(
                 f"d_model is {self.d_model}, but sine and cosine come in pairs (§3.5): choose an even d_model, "
                 "or learned_positions."
             )
-        if self.learned_positions is not None and self.learned_positions < 1:
+        positions = self.learned_positions
+        if positions is not None and (type(positions) is not int or positions < 1):
             raise ValueError(
-                f"learned_positions must be at least 1, or None for sinusoids, not {self.learned_positions}."
+                f"learned_positions must be a whole number of at least 1, or None for sinusoids, not {positions!r}."
             )
         if self.activation_function not in ACTIVATIONS:
             raise ValueError(

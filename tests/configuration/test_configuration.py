@@ -91,17 +91,24 @@ def test_presets_take_other_fields_and_refuse_unknown_names():
         ({"d_model": 0}, "d_model must be a whole number of at least 1, not 0"),
         ({"num_heads": 0}, "num_heads must be"),
         ({"encoder_layers": 0}, "encoder_layers must be"),
-        ({"d_model": 4, "num_heads": 8}, "d_k must be"),
+        ({"num_heads": "8"}, "num_heads must be a whole number of at least 1, not '8'"),
+        ({"d_model": "512"}, "d_model must be"),
+        ({"d_model": 100, "num_heads": 7}, "d_model 100 is no multiple of num_heads 7: .* give d_k and d_v"),
+        ({"d_model": 4, "num_heads": 8, "d_v": 1}, "d_k must be"),
         ({"vocab_size": True}, "vocab_size must be"),
         ({"d_ff": 2.5}, "d_ff must be"),
         ({"dropout": 1.0}, "dropout is a rate from 0"),
+        ({"dropout": None}, "dropout is a rate from 0 .*, not None"),
+        ({"dropout": "0.1"}, "dropout is a rate from 0 .*, not '0.1'"),
         ({"attention_dropout": -0.1}, "attention_dropout is a rate"),
         ({"label_smoothing": 1.5}, "label_smoothing is a rate"),
         ({"d_model": 7, "d_k": 2, "d_v": 2}, "sine and cosine come in pairs"),
         ({"learned_positions": 0}, "learned_positions must be"),
+        ({"learned_positions": "5"}, "learned_positions must be a whole number .*, not '5'"),
         ({"activation_function": "tanh"}, "must be one of relu, gelu, silu"),
         ({"tie_word_embeddings": False}, "makes another model"),
         ({"pad_token_id": None}, "pad_token_id"),
+        ({"format_version": "1"}, "format_version must be a whole number"),
         ({"format_version": 2}, "saved in format 2"),
         ({"num_head": 4}, "no field 'num_head'. Did you mean 'num_heads'"),
         ({"droput": 0.2}, "Did you mean 'dropout'"),
@@ -139,3 +146,12 @@ def test_fields_that_are_not_ours_are_kept(tmp_path):
     """As every config of transformers does, so that tools can add their own."""
     Transformer2017Config(task_specific_note="kept").save_pretrained(tmp_path)
     assert Transformer2017Config.from_pretrained(tmp_path).task_specific_note == "kept"
+
+
+@pytest.mark.parametrize("name", ["sep_token_id", "cls_token_id", "tie_encoder_decoder", "encoder_layerdrop"])
+def test_what_was_saved_loads_though_a_field_is_named_like_one_of_ours(name, tmp_path):
+    """Misspellings are looked for where a configuration is made, not where it is read."""
+    config = Transformer2017Config()
+    setattr(config, name, 3)
+    config.save_pretrained(tmp_path)
+    assert getattr(AutoConfig.from_pretrained(tmp_path), name) == 3
