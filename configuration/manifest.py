@@ -31,8 +31,11 @@ def write_manifest(folder: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file beside its place and moves it there, so that it is never half written."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:  # there is one only if there was an error
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

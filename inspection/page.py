@@ -3,14 +3,13 @@
 import base64
 import html
 import json
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformer2017.configuration import RunError, UsageError
+from transformer2017.configuration.manifest import write_whole
 
 from .beams import Beam, Search, why_the_winner_won
 from .explanation import KINDS, Explanation
@@ -26,20 +25,17 @@ def write_page(explanation: Explanation, path: str | Path) -> Path:
     """Writes the page. It is written beside its place and renamed, so that no half page is left behind.
 
     Raises:
-        UsageError: If the sentence is too long for a page, or the folder does not exist.
+        UsageError: If the sentence is too long for a page, the folder does not exist, or the path is a folder.
         RunError: If the file cannot be written.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file for the page, such as {path / 'attention.html'}")
     text = page(explanation)
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, suffix=".part", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
-        os.chmod(file.name, 0o666 & ~_umask())
-        os.replace(file.name, path)
+        write_whole(path, text)
     except OSError as error:
         raise RunError(f"{path} could not be written: {error.strerror or error}") from error
     return path
@@ -209,9 +205,3 @@ def _exhibit(exhibit: Exhibit, key: str) -> dict[str, Any]:
     scale = max(float(values.abs().max()), 1e-9) if values.numel() else 1.0
     whole = (values / scale * 32767).round().to(torch.int16).numpy().astype("<i2")
     return {**described, "scale": scale, "data": base64.b64encode(whole.tobytes()).decode()}
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

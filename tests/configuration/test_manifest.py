@@ -14,6 +14,7 @@ from transformer2017.configuration.manifest import (
     check_folder,
     check_manifest,
     write_manifest,
+    write_whole,
     written_whole,
 )
 from transformer2017.training.arguments import TokenizerArguments
@@ -173,3 +174,10 @@ def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match="name a new one"), written_whole(Path(name)):
             pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_take_its_place_leaves_nothing_beside_it(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_whole(tmp_path / "taken", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -94,3 +94,6 @@ def test_a_page_is_whole_or_not_there(explanation, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
     with pytest.raises(UsageError, match="there is no folder"):
         write_page(explanation, tmp_path / "none" / "a.html")
+    with pytest.raises(UsageError, match="is a folder: name a file"):
+        write_page(explanation, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
