@@ -207,7 +207,8 @@ def tokenizer_of(dictionary: str | Path, vocab_size: int) -> PreTrainedTokenizer
         raise UsageError(f"there is no dictionary {dictionary}")
     pieces = list(SPECIAL_TOKENS)
     try:
-        lines = Path(dictionary).read_text(encoding="utf-8").splitlines()
+        with open(dictionary, encoding="utf-8") as file:  # str.splitlines would cut at U+2028, which a piece may hold
+            lines = [line.rstrip("\n") for line in file]
     except UnicodeDecodeError as error:
         raise UsageError(f"{dictionary} is not UTF-8: {error.reason}, byte {error.start + 1}") from None
     for number, line in enumerate(lines, 1):

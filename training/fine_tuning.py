@@ -58,7 +58,7 @@ def add_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedToken
     if backend is None or not isinstance(backend.model, models.BPE | models.WordLevel):
         raise UsageError("--add_words works with tokenizers of byte-pair encoding or symbols, not with this model's.")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--add_words {file} cannot be read: {error}") from error
     description = json.loads(backend.to_str())
@@ -72,7 +72,7 @@ def add_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedToken
         parts = [part for part, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
         if len(parts) != 1:
             raise UsageError(
-                f"{file}, line {number}: {word!r} is not one word to this tokenizer, which parts it into "
+                f"{file}, line {number}: {word!r} is not one word to this tokenizer, which splits it into "
                 f"{' '.join(part.replace(SPACE, '') for part in parts) or 'nothing'}."
             )
         vocab.setdefault(parts[0], len(vocab))

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformer2017
 from transformer2017.configuration import UsageError
-from transformer2017.interchange.fairseq import import_fairseq, read_checkpoint, transformer2017_from
+from transformer2017.interchange.fairseq import import_fairseq, read_checkpoint, tokenizer_of, transformer2017_from
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, FSMTConfig, FSMTForConditionalGeneration
 
 ARGUMENTS = {
@@ -177,3 +177,9 @@ def test_a_wrong_dictionary_is_named(oracle, text, reason, tmp_path):
     (tmp_path / "dict.txt").write_text(text)
     with pytest.raises(UsageError, match=reason):
         import_fairseq(tmp_path / "model.pt", tmp_path / "dict.txt", tmp_path / "ours")
+
+
+def test_only_a_line_feed_ends_a_line_of_a_dictionary(tmp_path):
+    """A piece may be U+2028 or U+0085, which `str.splitlines` cuts at."""
+    (tmp_path / "dict.txt").write_text("a\u2028b 5\nc\x85d 4\n", encoding="utf-8")
+    assert tokenizer_of(tmp_path / "dict.txt", 6).convert_ids_to_tokens([4, 5]) == ["a\u2028b", "c\x85d"]

@@ -2,6 +2,9 @@
 
 import torch
 from transformer2017.cli import main
+from transformer2017.training.arguments import TokenizerArguments
+from transformer2017.training.fine_tuning import add_words
+from transformer2017.training.tokenization import train_tokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 SIZES = ("preset", "d_model", "d_ff", "num_heads", "encoder_layers", "decoder_layers", "vocab_size")
@@ -67,3 +70,11 @@ def test_words_need_a_model(flags, capsys):
     assert "give --model FOLDER too" in capsys.readouterr().err
     assert main(["train", *without_sizes(flags("other", model="nowhere"))]) == 2
     assert "there is no model folder 'nowhere'" in capsys.readouterr().err
+
+
+def test_only_a_line_feed_ends_a_line_of_words(tmp_path):
+    """A symbol may hold U+0085, which `str.splitlines` cuts at."""
+    arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern="[^ ]+")
+    tokenizer = train_tokenizer(iter(["a b"]), arguments, 300)
+    (tmp_path / "words").write_text("c\x85d\n", encoding="utf-8")
+    assert len(add_words(tokenizer, tmp_path / "words")) == 4 + 3
