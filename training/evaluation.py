@@ -82,10 +82,11 @@ def translate_lines(
     """
     was_training = model.training
     model.eval()
-    translator = Translator(model, tokenizer, window=max(len(lines), 1), **generation)
-    outputs = [translation.text for translation in translator.translate(lines)]
-    model.train(was_training)
-    return outputs
+    try:
+        translator = Translator(model, tokenizer, window=max(len(lines), 1), **generation)
+        return [translation.text for translation in translator.translate(lines)]
+    finally:
+        model.train(was_training)
 
 
 def teacher_forced_loss(model: PreTrainedModel, batches: Iterable[dict[str, torch.Tensor]]) -> tuple[float, int]:
@@ -97,11 +98,13 @@ def teacher_forced_loss(model: PreTrainedModel, batches: Iterable[dict[str, torc
     was_training = model.training
     model.eval()
     nats, tokens = 0.0, 0
-    for batch in batches:
-        with torch.inference_mode():
-            nats += model(**batch, num_items_in_batch=1).loss.item()
-        tokens += int((batch["labels"] != IGNORED_LABEL).sum())
-    model.train(was_training)
+    try:
+        for batch in batches:
+            with torch.inference_mode():
+                nats += model(**batch, num_items_in_batch=1).loss.item()
+            tokens += int((batch["labels"] != IGNORED_LABEL).sum())
+    finally:
+        model.train(was_training)
     return nats, tokens
 
 

@@ -41,14 +41,11 @@ def train(argv: list[str]) -> Path:
 def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     """The stages, in a folder that is locked from its claim on."""
     with flags.processes().main_process_first():
-        if claim(folder, flags):
-            say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
-            if flags.namespace.push_to_hub and PartialState().is_main_process:
-                upload = hub.Upload(flags.namespace)
-                card.readdress(folder.path / "README.md", upload.repo_id)
-                say(f"uploaded: {upload.push(folder.path)}")
-            return
-        prepared = prepare(flags, folder.store, goes_on=folder.has_learnt)
+        prepared = None if claim(folder, flags) else prepare(flags, folder.store, goes_on=folder.has_learnt)
+    if prepared is None:
+        tell_of_finished(folder, flags)
+        leave_other_processes()
+        return
     corpus, arguments, tokenizer, tokens = prepared.corpus, prepared.arguments, prepared.tokenizer, prepared.tokens
 
     upload = hub.Upload(arguments.training)
@@ -96,6 +93,15 @@ def claim(folder: RunFolder, flags: Flags) -> bool:
         resume = flags.namespace.resume_from_checkpoint not in (None, "", "false", "False")
         folder.claim(flags.as_given(), overwrite=flags.namespace.overwrite_output_dir, resume=resume)
     return folder.is_finished
+
+
+def tell_of_finished(folder: RunFolder, flags: Flags) -> None:
+    """Says where the model of a finished run is, and uploads it if that is asked for now."""
+    say(f"This run is finished; its model is in {folder.path}. To train it anew: --overwrite_output_dir.")
+    if flags.namespace.push_to_hub and PartialState().is_main_process:
+        upload = hub.Upload(flags.namespace)
+        card.readdress(folder.path / "README.md", upload.repo_id)
+        say(f"uploaded: {upload.push(folder.path)}")
 
 
 def describe(model: Transformer2017ForConditionalGeneration) -> str:

@@ -6,7 +6,7 @@ import pytest
 import sacrebleu
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
-from transformer2017.training.evaluation import validation_set
+from transformer2017.training.evaluation import teacher_forced_loss, translate_lines, validation_set
 from transformer2017.training.metrics import SymbolErrorRate, TranslationScore, edit_distance
 from transformer2017.training.tokenization import train_tokenizer
 
@@ -55,3 +55,14 @@ def test_any_reference_counts_as_right():
 )
 def test_edit_distance(a, b, edits):
     assert edit_distance(a, b) == edit_distance(b, a) == edits
+
+
+def test_a_model_trains_on_after_scores_that_failed(model):
+    """Its mode is restored whatever ends the scoring: dropout would be off from then on."""
+    model.train()
+    with pytest.raises(AttributeError):
+        translate_lines(model, None, ["a dog"])
+    assert model.training
+    with pytest.raises(ValueError, match="Give either ids"):
+        teacher_forced_loss(model, [{}])
+    assert model.training

@@ -59,8 +59,11 @@ def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monk
         torch.testing.assert_close(weight, torch.stack([one[name] for one in checkpoints]).mean(0))
 
     # The same command again has nothing to do; another is told where the folder stands.
+    left = []
+    monkeypatch.setattr("transformer2017.training.train.leave_other_processes", lambda: left.append("group"))
     assert main(["train", *run_flags(run)]) == 0
     assert "is finished" in capsys.readouterr().out
+    assert left == ["group"]
     assert main(["train", *run_flags(run), "--dropout", "0.2"]) == 2
     assert "holds a run with other flags (--dropout)" in capsys.readouterr().err
 
