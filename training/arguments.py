@@ -44,7 +44,7 @@ class DataArguments:
     train_split: str = field(default="train", metadata={"help": "Split of --dataset to learn from."})
     validation_split: str | None = field(default=None, metadata={"help": "Split of --dataset to evaluate on."})
     streaming: bool = field(
-        default=False, metadata={"help": "Read --dataset as it comes, without keeping a copy of it."}
+        default=False, metadata={"help": "Read --dataset as it comes, without the Hub library's copy in its cache."}
     )
     source_column: str | None = field(default=None, metadata={"help": "Column of the source; `source` if absent."})
     target_column: str | None = field(default=None, metadata={"help": "Column of the target; `target` if absent."})

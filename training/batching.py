@@ -208,7 +208,7 @@ class Collator:
     Args:
         pad_token_id: Fills the source; the labels are filled with -100.
         multiple_of: Lengths are rounded up to this: 8 suits a GPU's matrix units.
-        positions: That a model has, if it learned them: no length is rounded up beyond these.
+        positions: How many positions the model has, if it learned them: no length is rounded up beyond these.
     """
 
     def __init__(self, pad_token_id: int, multiple_of: int = 1, positions: int | None = None) -> None:

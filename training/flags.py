@@ -39,7 +39,7 @@ UNREAD = ("per_device_train_batch_size", "train_sampling_strategy", "dataloader_
 
 
 class Flags:
-    """The words of a command line, read in two steps: the data decides which recipe fills in what was not given.
+    """What the user gave, and what follows from it.
 
     Args:
         argv: The words; the first may be a YAML or JSON file of flags.

@@ -72,7 +72,7 @@ class MuonAndAdam(torch.optim.Optimizer):
 
 
 class Muon(torch.optim.Muon):
-    """torch's with steps of Adam's size, but that matrices of one shape are made orthogonal together.
+    """torch's with steps of Adam's size, except that matrices of one shape are made orthogonal together.
 
     Small ones take half the time or less so.
     """

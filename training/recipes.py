@@ -1,6 +1,6 @@
 """What `--recipe` sets: the paper's two, and one for small corpora."""
 
-# What `--recipe` sets. A flag on the command line, or in the file of flags, goes before it.
+# A flag on the command line, or in the file of flags, goes before it.
 RECIPES: dict[str, dict[str, object]] = {
     # §5 and Table 3: 100K steps; the last 5 checkpoints are averaged (§6.1).
     "paper-base": {"preset": "base", "vocab_size": 37_000},

@@ -24,7 +24,7 @@ def is_byte_pair_encoding(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 class DroppedMerges:
-    """Segments words as BPE does, but that each possible merge is passed over at a rate, at each step anew.
+    """Segments words as BPE does, except that each possible merge is passed over at a rate, at each step anew.
 
     The library's own dropout draws from a generator that cannot be seeded; a run could not be resumed exactly with it.
 

@@ -162,7 +162,7 @@ class TrainingArguments(Seq2SeqTrainingArguments):
 
     @property
     def n_gpu(self) -> int:
-        """GPUs of this process: one at most, as `DataParallel` is slower and would part batches that are cut to fit.
+        """GPUs of this process: one at most, as `DataParallel` is slower and would split batches that are cut to fit.
 
         More take a process each, by `accelerate launch` or `torchrun`.
         """
