@@ -53,7 +53,7 @@ def test_a_room_imports_only_what_it_may(file):
         if imported.startswith(".."):
             pytest.fail(f"{name(file)}:{node.lineno} imports from the room above: name the package in full")
         if imported.startswith(".") and room == "package":
-            assert imported.strip(".").split(".")[0] in {*ROOMS["package"], "pipelines", "training"}, imported
+            assert imported.strip(".").split(".")[0] in {*ROOMS["package"], "pipelines"}, imported
 
 
 def test_the_front_door_does_not_wait_for_training():
