@@ -12,6 +12,7 @@ from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
+from .layout import MAX_POSITIONS
 from .marian import refuse_unusual_heads
 from .report import (
     SENTENCES_AT_ONCE,
@@ -25,7 +26,6 @@ from .report import (
 )
 
 QUANTIZATIONS = ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16")
-MAX_POSITIONS = 1024  # CTranslate2 has a table of positions; ours has a formula
 TOLERANCE = 1e-4  # of log probabilities
 
 

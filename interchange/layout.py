@@ -26,6 +26,7 @@ FAIRSEQ_NAMES = {
 }
 ENCODER_PARTS = [part for part in FAIRSEQ_NAMES if not part.startswith("encoder_decoder_attention")]
 POSITIONS = "model.{half}.embeddings.positions.weight"  # learned ones, of the encoder or the decoder
+MAX_POSITIONS = 1024  # of formats that have a table of positions, where ours has a formula
 State = dict[str, torch.Tensor]
 
 

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from .layout import (
+    MAX_POSITIONS,
     POSITIONS,
     State,
     halves_from_interleaved,
@@ -33,7 +34,6 @@ from .report import LOGITS_TOLERANCE, Report, Sources, compare_models
 SINUSOID_TOLERANCE = 1e-4  # between a table of positions in a checkpoint and the formula of §3.5
 MARIAN_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}
 MAX_LENGTH = 512  # of an output, as opus-mt models have it
-MAX_POSITIONS = 1024  # MarianMT has a table of positions; ours has a formula
 
 
 def marian_from(model: Transformer2017ForConditionalGeneration) -> MarianMTModel:

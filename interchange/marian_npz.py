@@ -17,11 +17,10 @@ from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
 from .ctranslate2 import compare_pieces, load_library, tokens_by_id
-from .layout import POSITIONS, State
+from .layout import MAX_POSITIONS, POSITIONS, State
 from .marian import refuse_unusual_heads
 from .report import Report, Sources, sources_or_samples
 
-MAX_POSITIONS = 1024
 ACTIVATIONS = {"relu": "relu", "silu": "swish"}  # Marian's gelu is an approximation
 FIRST_TOKENS = ("</s>", "<unk>")  # ids 0 and 1 in every Marian vocabulary
 SUBLAYERS = {"self_attention": "self", "encoder_decoder_attention": "context"}

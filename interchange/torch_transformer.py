@@ -61,15 +61,7 @@ def import_torch(
         UsageError: If the file cannot be read, or the model cannot be represented; the sentence says why.
         RunError: If the logits differ from the original's.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # files of any kind of damage raise errors of any kind
-        raise UsageError(
-            f"{path} cannot be read as a state dict without running code of it: {in_a_line(error)}"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UsageError(f"{path} is no state dict: save it as torch.save(model.state_dict(), path).")
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    state = read_state_dict(path)
     report = Report(f"torch import from {path}")
     try:
         config, own = own_state(
@@ -100,6 +92,23 @@ def import_torch(
     report.compare_logits(zip(logits_of(reloaded, sources, targets, pad_token_id), theirs, strict=True), tolerance)
     report.note("no tokenizer: a state dict has none")
     return report
+
+
+def read_state_dict(path: str | Path) -> State:
+    """Reads a state dict without running any code of its file; numbers in 16 bits become float32.
+
+    Raises:
+        UsageError: If it cannot be read so, or the file holds something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # files of any kind of damage raise errors of any kind
+        raise UsageError(
+            f"{path} cannot be read as a state dict without running code of it: {in_a_line(error)}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UsageError(f"{path} is no state dict: save it as torch.save(model.state_dict(), path).")
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def own_state(state: State, report: Report, **fields: int | str) -> tuple[Transformer2017Config, State]:

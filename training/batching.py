@@ -12,8 +12,8 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 from transformer2017.configuration import UsageError
+from transformer2017.modeling.loss import IGNORED_LABEL
 
-IGNORED_LABEL = -100
 POOL = 2**18  # pairs that are sorted together: all of a smaller corpus
 BLOCK = 2**8  # neighbours in the corpus that come into the same pool
 ROWS = 16  # pairs of which a large batch has a multiple

@@ -16,10 +16,10 @@ from transformer2017.configuration import Transformer2017Config, UsageError
 from transformer2017.configuration.parameter_counts import count_parameters
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.freed_memory import keep_freed_memory
+from transformer2017.modeling.loss import IGNORED_LABEL
 from transformers import set_seed
 
 from .arguments import RunArguments
-from .batching import IGNORED_LABEL
 from .encoding import TOKENS
 from .flags import DESCRIPTIONS, Flags, Parser, ReadableHelp
 from .memory import memory_of_run

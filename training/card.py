@@ -38,20 +38,9 @@ def model_card(
     """
     corpus, arguments = prepared.corpus, prepared.arguments
     name = Path(arguments.training.output_dir).resolve().name
-    metadata = ModelCardData(
-        model_name=name,
-        language=[one for one in (corpus.source_language, corpus.target_language) if one] or None,
-        license=arguments.data.license,
-        library_name="transformers",
-        pipeline_tag="translation",
-        tags=["transformer2017", "custom_code"],
-        datasets=[hub_id] if (hub_id := hub_dataset(arguments.data)) else None,
-        metrics=[metric for metric in NAMES if metric in scores] or None,
-        eval_results=evaluation_results(scores, arguments.data) or None,
-    )
     template = resources.files("transformer2017").joinpath(TEMPLATE).read_text(encoding="utf-8")
     card = ModelCard.from_template(
-        metadata,
+        metadata(name, prepared, scores),
         template_str=template,
         name=name,
         address=address or name,
@@ -78,6 +67,22 @@ def model_card(
         flags=" ".join(arguments.command_line()),
     )
     return str(card)
+
+
+def metadata(name: str, prepared: Prepared, scores: dict[str, Any]) -> ModelCardData:
+    """What the Hub reads of a card: languages, licence, data set and scores."""
+    corpus, data = prepared.corpus, prepared.arguments.data
+    return ModelCardData(
+        model_name=name,
+        language=[one for one in (corpus.source_language, corpus.target_language) if one] or None,
+        license=data.license,
+        library_name="transformers",
+        pipeline_tag="translation",
+        tags=["transformer2017", "custom_code"],
+        datasets=[hub_id] if (hub_id := hub_dataset(data)) else None,
+        metrics=[metric for metric in NAMES if metric in scores] or None,
+        eval_results=evaluation_results(scores, data) or None,
+    )
 
 
 def readdress(card: Path, address: str) -> None:

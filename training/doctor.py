@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from transformer2017.modeling.freed_memory import keep_freed_memory
+from transformer2017.modeling.loss import IGNORED_LABEL
 from transformers import set_seed
 
 from . import budget, data
-from .batching import IGNORED_LABEL, lengths_of
+from .batching import lengths_of
 from .flags import Flags
 from .prepare import Prepared, make_model, prepare, settle_parts
 from .train import describe, say

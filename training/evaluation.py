@@ -12,10 +12,10 @@ from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_folder, check_weights
 from transformer2017.configuration.placement import placed
 from transformer2017.configuration.token_numbers import saved_tokenizer
+from transformer2017.modeling.loss import IGNORED_LABEL
 from transformer2017.modeling.translation import Translator
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from .batching import IGNORED_LABEL
 from .data import Corpus, language_of, read_pairs, tokenize
 from .metrics import SymbolErrorRate, TranslationScore, bleu_of
 from .tokenization import is_symbol_table

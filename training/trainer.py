@@ -11,10 +11,11 @@ import torch
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformer2017.configuration import RunError, UsageError
+from transformer2017.modeling.loss import IGNORED_LABEL
 from transformers import ProgressCallback, TrainerCallback
 
 from . import checkpoints
-from .batching import IGNORED_LABEL, Collator, TokenBatchLoader, TokenBatchSampler, lengths_of
+from .batching import Collator, TokenBatchLoader, TokenBatchSampler, lengths_of
 from .clock import Clock
 from .evaluation import ValidationSet
 from .faults import outer_fault
