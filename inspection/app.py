@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformer2017.configuration import RunError, UsageError
+from transformer2017.modeling.documents import without_surrogates
 from transformer2017.modeling.translation import Translator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .explanation import explain
 from .page import page
-from .tokens import readable_text
 
 MOST_LINES = 200
 MOST_CHARACTERS = 2000  # of a line
@@ -76,7 +76,7 @@ class Workbench:
 
 
 def _lines(text: str) -> list[str]:
-    lines = [readable_text(line) for line in text.splitlines()]
+    lines = [without_surrogates(line).strip() for line in text.splitlines()]
     if not any(lines):
         raise UsageError("there is nothing to translate: write or paste some text")
     if len(lines) > MOST_LINES:

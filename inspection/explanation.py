@@ -5,11 +5,12 @@ from typing import Literal
 
 import torch
 from transformer2017.configuration import UsageError
+from transformer2017.modeling.documents import without_surrogates
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .beams import Search, search
 from .recording import Recording, recording
-from .tokens import readable_text, token_label, token_labels, words_of
+from .tokens import positions_of_words, token_label, token_labels
 from .walk import Sentence, Stop, walk_through
 
 Kind = Literal["encoder", "decoder", "cross"]
@@ -124,7 +125,7 @@ def explain(
     Raises:
         UsageError: If the text is empty, or an argument is out of its range.
     """
-    text = readable_text(text)
+    text = without_surrogates(text).strip()
     if not text:
         raise UsageError("there is no sentence to explain: give some text")
     if num_beams < 1:
@@ -177,8 +178,8 @@ def _assemble(
         source=tuple(source),
         target_input=tuple(sentence.target_input),
         target_output=tuple(output),
-        source_words=tuple(words_of(source, special)),
-        target_words=tuple(words_of(output, special)),
+        source_words=tuple(positions_of_words(source, special)),
+        target_words=tuple(positions_of_words(output, special)),
         encoder_attention=attention["encoder"],
         decoder_attention=attention["decoder"],
         cross_attention=attention["cross"],

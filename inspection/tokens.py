@@ -8,11 +8,6 @@ WORD_START = "▁"  # what SentencePiece writes where a space stood
 UNREADABLE = "\ufffd"
 
 
-def readable_text(text: str) -> str:
-    """Replaces lone surrogates, which no tokenizer takes, and drops the white space around the text."""
-    return text.encode("utf-8", "replace").decode("utf-8").strip()
-
-
 def token_labels(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
     """Names tokens by the text that each stands for, with "▁" where a word begins.
 
@@ -46,7 +41,7 @@ def plain(label: str) -> str:
     return f"·{label}" if label[:1].isalnum() else label
 
 
-def words_of(labels: Sequence[str], special_tokens: Sequence[str]) -> list[tuple[int, ...]]:
+def positions_of_words(labels: Sequence[str], special_tokens: Sequence[str]) -> list[tuple[int, ...]]:
     """Groups positions into words: a new one at each "▁", and special tokens in none.
 
     Returns:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformer2017.configuration import UsageError
 from transformer2017.inspection import explain
-from transformer2017.inspection.tokens import plain, token_labels, words_of
+from transformer2017.inspection.tokens import plain, positions_of_words, token_labels
 
 SENTENCE = "two young dogs are running ."
 
@@ -111,7 +111,7 @@ def test_labels_read_as_the_text(tokenizer):
     labels = token_labels(tokenizer, tokenizer("두 마리의 dogs שני")["input_ids"])
     assert "".join(labels[:-1]).replace("▁", " ").strip() == "두 마리의 dogs שני"
     assert labels[-1] == "</s>"
-    words = words_of(labels, ["</s>"])
+    words = positions_of_words(labels, ["</s>"])
     assert ["".join(labels[i] for i in word) for word in words] == ["▁두", "▁마리의", "▁dogs", "▁שני"]
     assert [plain(name) for name in ("▁Two", "s", ".", "▁")] == ["Two", "·s", ".", "▁"]
 
