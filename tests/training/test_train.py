@@ -108,7 +108,7 @@ def test_a_foreign_folder_is_left_alone(flags, tmp_path, capsys):
         ({"vocab_size": 9000}, "--vocab_size 9000 is more than this text supports"),
         ({"train_source": "nowhere.en"}, "nowhere.en cannot be read"),
         ({"batch_tokenz": 5}, "There is no flag --batch_tokenz. Did you mean --batch_tokens?"),
-        ({"d_model": 17}, "sine and cosine come in pairs"),
+        ({"d_model": 17, "num_heads": 1}, "sine and cosine come in pairs"),
         ({"max_steps": "many"}, "--max_steps"),
         ({"preset": "huge"}, "invalid choice: 'huge'"),
         ({"validation_target": "nowhere.de"}, "nowhere.de cannot be read"),
