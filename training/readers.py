@@ -2,14 +2,18 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
 from transformer2017.configuration import UsageError, in_a_line
 
 csv.field_size_limit(2**24)
+LANGUAGE_CODE = re.compile("[a-z]{2,3}")
+TMX_CODES = {"bpt", "ept", "ph", "it", "ut"}  # what stands in them is mark-up of the document that was translated
 
 
 @dataclass(frozen=True)
@@ -28,25 +32,30 @@ class Columns:
         column `translation` as the Hub's data sets have it, or beside each other.
 
         Raises:
-            UsageError: If the row has no such columns.
+            UsageError: If the row has no such columns, or no text in them.
         """
         row = {**row, **row["translation"]} if isinstance(row.get("translation"), dict) else row
         names = self._names(row)
         if names[0] not in row or names[1] not in row:
             raise UsageError(
                 f"{where} has the columns {in_a_line(', '.join(map(str, row)))}: say which are which, "
-                "--source_column NAME --target_column NAME."
+                "--source_column NAME --target_column NAME, or --source_language CODE --target_language CODE."
             )
-        return str(row[names[0]] or ""), str(row[names[1]] or "")
+        return _text(row, names[0], where), _text(row, names[1], where)
 
     def head(self, cells: list[str], where: str) -> bool:
         """Whether a first line holds the columns' names, by the same rules.
 
         Raises:
-            UsageError: If flags name columns and it has no such.
+            UsageError: If flags name columns and it has no such, or if it may as well be a pair.
         """
         if self.source or self.target:
             self.pair(dict.fromkeys(cells), where)
+        if self == Columns() and len(cells) == 2 and all(map(LANGUAGE_CODE.fullmatch, cells)):
+            raise UsageError(
+                f"{where} may be a pair or the names of languages: give --source_language and --target_language, "
+                f"{cells[0]} and {cells[1]} if it names them."
+            )
         return set(self._names(cells)) <= set(cells)
 
     def _names(self, columns: Container[str]) -> tuple[str | None, str | None]:
@@ -54,6 +63,18 @@ class Columns:
             self.source or ("source" if "source" in columns else self.source_language),
             self.target or ("target" if "target" in columns else self.target_language),
         )
+
+
+def _text(row: dict[str, Any], column: str, where: str) -> str:
+    """A cell as text: nothing is an empty side, and a number its digits. Anything else is refused."""
+    value = row[column]
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, Number) and not isinstance(value, bool):
+        return str(value)
+    raise UsageError(f"{where}, column {in_a_line(column)}: text is needed, and it is a {type(value).__name__}.")
 
 
 def read_pairs_file(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
@@ -94,18 +115,21 @@ def read_dataset(
 
     try:
         if Path(name, "dataset_info.json").is_file() or Path(name, "dataset_dict.json").is_file():
-            loaded = datasets.load_from_disk(name)
-            rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else _only_split(loaded, split)
+            rows = _split_of(datasets.load_from_disk(name), split)
         else:
             rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
     except Exception as error:
         raise UsageError(f"--dataset {name} (split {split}) cannot be loaded: {in_a_line(error)}") from error
-    for row in rows:
-        yield columns.pair(row, f"--dataset {name}")
+    for number, row in enumerate(rows, start=1):
+        yield columns.pair(row, f"--dataset {name}, row {number}")
 
 
-def _only_split(loaded: Any, split: str) -> Any:
-    """A data set that was saved without splits, which stands for the training split alone."""
+def _split_of(loaded: Any, split: str) -> Any:
+    """A split of a saved data set. One that was saved without splits stands for the training split alone."""
+    if isinstance(loaded, dict):
+        if split not in loaded:
+            raise ValueError(f"its splits are {', '.join(loaded)}, each of which is to be named whole")
+        return loaded[split]
     if split not in ("train", str(loaded.split)):
         raise ValueError("it was saved as one data set, without splits")
     return loaded
@@ -116,16 +140,27 @@ def _read_tsv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
     with open(path, encoding="utf-8-sig", newline="\n") as file:
         header: list[str] | None = None
         for number, line in enumerate(file, start=1):
-            cells = line.rstrip("\r\n").split("\t")
-            if number == 1 and columns.head(cells, f"{path}, line 1"):
+            cells, where = line.rstrip("\r\n").split("\t"), f"{path}, line {number}"
+            if number == 1 and columns.head(cells, where):
                 header = cells
-                continue
-            if len(cells) < 2:
-                raise UsageError(f"{path}, line {number}: a source and a target with a tab between them are needed.")
-            if header is not None:
-                yield columns.pair(dict(zip(header, cells, strict=False)), str(path))
+            elif header is None:
+                yield _two_cells(cells, where)
+            elif len(cells) < len(header):
+                raise UsageError(f"{where} has {len(cells)} of the {len(header)} cells that line 1 has.")
             else:
-                yield cells[0], cells[1]
+                yield columns.pair(dict(zip(header, cells, strict=False)), where)
+
+
+def _two_cells(cells: list[str], where: str) -> tuple[str, str]:
+    """The pair of a line without names: which of three columns are meant, nobody can tell."""
+    if len(cells) < 2:
+        raise UsageError(f"{where}: a source and a target with a tab between them are needed.")
+    if len(cells) > 2:
+        raise UsageError(
+            f"{where} has {len(cells)} cells, not a source and a target alone: write the names of the columns into a "
+            "first line, and say --source_column NAME --target_column NAME."
+        )
+    return cells[0], cells[1]
 
 
 def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
@@ -160,36 +195,54 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
     import pyarrow.parquet as pq
 
     try:
-        for batch in pq.ParquetFile(path).iter_batches(10_000):
-            for row in batch.to_pylist():
-                yield columns.pair(row, str(path))
+        rows = (row for batch in pq.ParquetFile(path).iter_batches(10_000) for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            yield columns.pair(row, f"{path}, row {number}")
     except (pa.ArrowException, OSError, OverflowError, MemoryError) as error:
         raise UsageError(f"{path} is not Parquet that can be read: {in_a_line(error)}") from None
 
 
 def _read_tmx(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
-    """Translation memories: a unit at a time; entities and external documents are refused."""
+    """Translation memories: a unit at a time, an empty side if it lacks a language; entities are refused."""
     try:
         from defusedxml.common import DefusedXmlException
         from defusedxml.ElementTree import ParseError, iterparse
     except ImportError as error:
         raise UsageError('TMX files need defusedxml: pip install "transformer2017[tmx]".') from error
-    wanted = (columns.source or columns.source_language, columns.target or columns.target_language)
-    if None in wanted:
+    source, target = columns.source or columns.source_language, columns.target or columns.target_language
+    if source is None or target is None:
         raise UsageError(f"{path}: say which languages to take, --source_language CODE --target_language CODE.")
+    languages: set[str] = set()
     try:
         for _, unit in iterparse(path, events=("end",)):
             if unit.tag != "tu":
                 continue
-            texts = {}
-            for variant in unit.iter("tuv"):
-                language = variant.get("{http://www.w3.org/XML/1998/namespace}lang") or variant.get("lang") or ""
-                segment = variant.find("seg")
-                texts[language.lower()] = texts[language.lower().split("-")[0]] = (
-                    "" if segment is None else " ".join("".join(segment.itertext()).split())
-                )
-            if wanted[0].lower() in texts and wanted[1].lower() in texts:
-                yield texts[wanted[0].lower()], texts[wanted[1].lower()]
+            texts = _texts_of(unit)
+            languages.update(texts)
+            yield texts.get(source.lower(), ""), texts.get(target.lower(), "")
             unit.clear()
     except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # of an encoding too
         raise UsageError(f"{path} is not a TMX file that can be read: {in_a_line(error)}") from None
+    for language in (source, target):
+        if languages and language.lower() not in languages:
+            known = in_a_line(", ".join(sorted(languages - {""})))
+            raise UsageError(f"{path} has no {language}: take --source_language and --target_language from {known}.")
+
+
+def _texts_of(unit: Any) -> dict[str, str]:
+    """The texts of a unit by language, in lower case: one in en-GB as en-gb, and as en."""
+    texts = {}
+    for variant in unit.iter("tuv"):
+        language = (variant.get("{http://www.w3.org/XML/1998/namespace}lang") or variant.get("lang") or "").lower()
+        segment = variant.find("seg")
+        texts[language] = texts[language.split("-")[0]] = "" if segment is None else _translatable(segment)
+    return texts
+
+
+def _translatable(segment: Any) -> str:
+    """A segment's text without its codes. Text within one (`sub`, such as a footnote) is no part of the sentence."""
+    for code in [one for one in segment.iter() if one.tag in TMX_CODES]:
+        tail = code.tail
+        code.clear()
+        code.tail = tail
+    return " ".join("".join(segment.itertext()).split())

@@ -1,7 +1,7 @@
 """Reading pairs: what a user's faulty files are answered with, and what cleaning leaves out."""
 
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import DataArguments
 from transformer2017.training.cleaning import Cleaner, length_ratio
@@ -118,7 +118,7 @@ FILES = {
     "a.csv": 'source,target\na dog,ein Hund\n"cats",Katzen\n',
     "a.jsonl": '{"translation": {"en": "a dog", "de": "ein Hund"}}\n{"en": "cats", "de": "Katzen"}\n',
     "a.tmx": """<tmx version="1.4"><body><tu><tuv xml:lang="en-GB"><seg>a <b>dog</b></seg></tuv>
-        <tuv xml:lang="de"><seg>ein Hund</seg></tuv></tu><tu><tuv xml:lang="fr"><seg>chien</seg></tuv></tu>
+        <tuv xml:lang="de"><seg>ein Hund</seg></tuv></tu>
         <tu><tuv xml:lang="EN"><seg>cats</seg></tuv><tuv xml:lang="DE"><seg>Katzen</seg></tuv></tu></body></tmx>""",
 }
 
@@ -159,6 +159,13 @@ def test_a_data_set_without_splits_stands_for_its_training_split_alone(tmp_path)
         list(read_dataset(str(tmp_path / "set"), "validation", None, False, Columns()))
 
 
+def test_a_split_that_a_saved_data_set_lacks_is_answered_with_those_it_has(tmp_path):
+    rows = Dataset.from_list([{"source": "a dog", "target": "ein Hund"}])
+    DatasetDict({"train": rows, "dev": rows}).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(UsageError, match=r"split train\[:10%\]\) cannot be loaded: its splits are train, dev"):
+        list(read_dataset(str(tmp_path / "set"), "train[:10%]", None, False, Columns()))
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_data_set_of_the_hub_gives_its_pairs_whole_or_streamed(tmp_path, monkeypatch, streaming):
     """A folder as the Hub would give it, read by the same `load_dataset`; many rows, in their order."""
@@ -185,7 +192,14 @@ def test_external_entities_are_refused(tmp_path):
     ("name", "content", "sentence"),
     [
         ("a.tsv", "one\n", r"a\.tsv, line 1: .*a tab"),
+        ("a.tsv", "0.9\ta dog\tein Hund\n", r"a\.tsv, line 1 has 3 cells, .*first line, .*--source_column"),
+        ("a.tsv", "a dog\tein Hund\na\tb\tc\n", r"a\.tsv, line 2 has 3 cells"),
+        ("a.tsv", "id\tsource\ttarget\n1\ta\tb\n2\tc\n", r"a\.tsv, line 3 has 2 of the 3 cells that line 1 has"),
+        ("a.tsv", "en\tde\na dog\tein Hund\n", r"a\.tsv, line 1 may be a pair .*--source_language .* en and de if"),
         ("a.csv", "english,german\na,b\n", r"a\.csv has the columns english, german: .*--source_column"),
+        ("a.jsonl", '{"translation": {"en": "a", "de": "b"}}\n', r"columns translation, en, de: .*--source_language"),
+        ("a.jsonl", '\n{"source": "a", "target": ["b"]}\n', r"a\.jsonl, line 2, column target: .* it is a list"),
+        ("a.jsonl", '{"source": true, "target": "b"}\n', r"a\.jsonl, line 1, column source: .* it is a bool"),
         ("a.jsonl", "{\n", r"a\.jsonl, line 1 is not JSON"),
         ("a.parquet", "no", r"a\.parquet is not Parquet"),
         ("a.docx", "", r"a\.docx: --train_file takes"),
@@ -194,6 +208,48 @@ def test_external_entities_are_refused(tmp_path):
 def test_a_faulty_file_is_named(tmp_path, name, content, sentence):
     with pytest.raises(UsageError, match=sentence):
         list(read_pairs_file(written(tmp_path, name, content), Columns()))
+
+
+def test_a_number_is_its_digits_and_nothing_an_empty_side(tmp_path):
+    """A 0 is no empty side, and None no word."""
+    file = written(tmp_path, "a.jsonl", '{"source": 0, "target": 1.5}\n{"source": "a", "target": null}\n')
+    assert list(read_pairs_file(file, Columns())) == [("0", "1.5"), ("a", "")]
+
+
+def test_a_row_without_text_is_named(tmp_path):
+    rows = Dataset.from_list([{"source": "a dog", "target": ["ein Hund"]}])
+    rows.to_parquet(str(tmp_path / "a.parquet"))
+    rows.save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(UsageError, match=r"a\.parquet, row 1, column target: text is needed, and it is a list"):
+        list(read_pairs_file(tmp_path / "a.parquet", Columns()))
+    with pytest.raises(UsageError, match=r"set, row 1, column target: text is needed"):
+        list(read_dataset(str(tmp_path / "set"), "train", None, False, Columns()))
+
+
+def test_a_first_line_of_short_words_is_a_pair_where_the_languages_are_said(tmp_path):
+    file = written(tmp_path, "a.tsv", "dog\tpes\n")
+    assert list(read_pairs_file(file, Columns(source_language="en", target_language="cs"))) == [("dog", "pes")]
+
+
+def test_the_mark_up_of_a_translation_memory_is_no_text(tmp_path):
+    """Its codes hold that of the document (TMX 1.4b); what stands between and behind them, and in `hi`, is text."""
+    pytest.importorskip("defusedxml")
+    segment = '<bpt i="1">&lt;b&gt;<sub>note</sub></bpt>a <hi>dog</hi><ept i="1">&lt;/b&gt;</ept> runs<ph>%s</ph>.'
+    unit = f'<tu><tuv xml:lang="en"><seg>{segment}</seg></tuv><tuv xml:lang="de"><seg>b</seg></tuv></tu>'
+    file = written(tmp_path, "a.tmx", f"<tmx><body>{unit}</body></tmx>")
+    assert list(read_pairs_file(file, Columns(source_language="en", target_language="de"))) == [("a dog runs.", "b")]
+
+
+def test_units_that_lack_a_language_are_counted(tmp_path):
+    """As pairs with an empty side; where no unit has it, the sentence names those that there are."""
+    pytest.importorskip("defusedxml")
+    french = '<tu><tuv xml:lang="en"><seg>dog</seg></tuv><tuv xml:lang="fr-CA"><seg>chien</seg></tuv></tu>'
+    file = written(tmp_path, "a.tmx", FILES["a.tmx"].replace("</body>", f"{french}</body>"))
+    arguments = DataArguments(train_file=[str(file)], source_language="en", target_language="de")
+    report = "2 pairs kept, 1 left out (an empty side: 1)"
+    assert training_corpus(arguments, tmp_path / "kept").report == report
+    with pytest.raises(UsageError, match=r"a\.tmx has no nl: .* from de, en, en-gb, fr, fr-ca\."):
+        list(read_pairs_file(file, Columns(source_language="en", target_language="nl")))
 
 
 @pytest.mark.parametrize(("weight", "count"), [(1, 10), (2, 20), (0.5, 5), (1.5, 15), (0, 0)])
