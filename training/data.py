@@ -5,12 +5,16 @@ Both are memory-mapped Arrow files in the run's folder, so that a corpus larger 
 
 import contextlib
 import dataclasses
+import functools
+import gzip
 import hashlib
 import itertools
 import json
 import math
+import os
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +22,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
 from transformers import PreTrainedTokenizerBase
 
 from .arguments import DataArguments
@@ -32,7 +36,7 @@ NOT_A_LANGUAGE = {"txt", "src", "tgt", "trg", "tok", "bpe", "raw", "tsv", "csv",
 
 
 def read_pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
-    """Reads two files line by line.
+    """Reads two files line by line, compressed ones (train.en.gz) too.
 
     Raises:
         UsageError: If a file is missing, empty or not UTF-8, or one has more lines than the other.
@@ -54,8 +58,9 @@ def read_pairs(source: Path, target: Path) -> Iterator[tuple[str, str]]:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file, or of standard input for -, without their ends. Only a line feed ends a line."""
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else open(path, "rb") as file:
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == "-" else opened(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
@@ -64,13 +69,13 @@ def _lines(path: Path) -> Iterator[str]:
                         f"{path}, line {number}: byte {error.start + 1} is not UTF-8. "
                         f"Convert the file, for example: iconv -f LATIN1 -t UTF-8 {path.name}"
                     ) from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or in_a_line(error)}.") from None
 
 
 def language_of(path: str | None) -> str | None:
-    """The language code that a file's name ends with (train.en), if it looks like one."""
-    ending = Path(path or "").suffix[1:]
+    """The language code that a file's name ends with (train.en, train.en.gz), if it looks like one."""
+    ending = Path((path or "").removesuffix(".gz")).suffix[1:]
     return ending if re.fullmatch("[a-z]{2,3}", ending) and ending not in NOT_A_LANGUAGE else None
 
 
@@ -88,11 +93,12 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where some pairs come from: a name for the user, the files, if any, and how to read them."""
+    """Where some pairs come from: a name for the user, the files, if any, how to read them, and what languages."""
 
     name: str
     files: tuple[str, ...]
     read: Callable[[], Iterator[tuple[str, str]]]
+    languages: tuple[str | None, str | None] = (None, None)
 
 
 def training_corpus(arguments: DataArguments, folder: Path) -> Corpus:
@@ -119,7 +125,7 @@ def training_corpus(arguments: DataArguments, folder: Path) -> Corpus:
 
 
 def validation_corpus(arguments: DataArguments, folder: Path) -> Corpus | None:
-    """Reads the validation pairs, if any are given: all but those with an empty side."""
+    """Reads the validation pairs, if any are given: all but those with an empty side, of which it tells the user."""
     if (arguments.validation_source is None) != (arguments.validation_target is None):
         raise UsageError("Give both of --validation_source and --validation_target, or neither.")
     if arguments.validation_source is not None and arguments.validation_target is not None:
@@ -131,11 +137,16 @@ def validation_corpus(arguments: DataArguments, folder: Path) -> Corpus | None:
     else:
         return None
     uncleaned = {"drop_broken": False, "drop_copies": False, "drop_duplicates": False, "max_length_ratio": None}
-    return _corpus(dataclasses.replace(arguments, **uncleaned), [(origin, 1.0)], folder, "validation")
+    corpus = _corpus(dataclasses.replace(arguments, **uncleaned), [(origin, 1.0)], folder, "validation")
+    if "left out" in corpus.report and os.environ.get("RANK", "0") == "0":  # as launchers number the processes
+        print(f"validation  {corpus.report}", flush=True)
+    return corpus
 
 
 def _two_files(source: str, target: str) -> Origin:
-    return Origin(f"{source} and {target}", (source, target), lambda: read_pairs(Path(source), Path(target)))
+    languages = (language_of(source), language_of(target))
+    read = functools.partial(read_pairs, Path(source), Path(target))
+    return Origin(f"{source} and {target}", (source, target), read, languages)
 
 
 def _one_file(path: str, arguments: DataArguments) -> Origin:
@@ -144,7 +155,15 @@ def _one_file(path: str, arguments: DataArguments) -> Origin:
 
 def _split(split: str, arguments: DataArguments) -> Origin:
     name, config, streaming = arguments.dataset, arguments.dataset_config, arguments.streaming
-    return Origin(f"{name} ({split})", (), lambda: read_dataset(name, split, config, streaming, _columns(arguments)))
+    read = functools.partial(read_dataset, name, split, config, streaming, _columns(arguments))
+    return Origin(f"{name} ({split})", tuple(sorted(_files_below(name))), read)
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """The files of a data set that is a folder, but for hidden ones and those of runs; none if it is of the Hub."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [one for one in folders if not (one.startswith(".") or Path(place, one, "_run").is_dir())]
+        yield from (os.path.join(place, name) for name in names if not name.startswith("."))
 
 
 def _columns(arguments: DataArguments) -> Columns:
@@ -178,11 +197,11 @@ def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folde
             raise UsageError(f"No pair of {origins[0][0].name} is left: {why}.")
         remember(path, signature, report)
     files = [file for origin, _ in origins for file in origin.files]
-    ends = (files[0], files[1]) if len(origins[0][0].files) == 2 else (None, None)
+    source_language, target_language = origins[0][0].languages
     return Corpus(
         Dataset.from_file(str(path)),
-        arguments.source_language or language_of(ends[0]),
-        arguments.target_language or language_of(ends[1]),
+        arguments.source_language or source_language,
+        arguments.target_language or target_language,
         files,
         report,
         reused,

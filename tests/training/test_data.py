@@ -1,11 +1,14 @@
 """Reading pairs: what a user's faulty files are answered with, and what cleaning leaves out."""
 
+import gzip
+import shutil
+
 import pytest
 from datasets import Dataset, DatasetDict
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import DataArguments
 from transformer2017.training.cleaning import Cleaner, length_ratio
-from transformer2017.training.data import language_of, read_pairs, training_corpus, weighted
+from transformer2017.training.data import language_of, read_pairs, training_corpus, validation_corpus, weighted
 from transformer2017.training.readers import Columns, read_dataset, read_pairs_file
 from transformer2017.training.stored_rows import in_batches, store
 
@@ -92,6 +95,43 @@ def test_a_changed_file_is_read_again(tmp_path):
     again = training_corpus(arguments, tmp_path / "kept")
     assert not again.reused
     assert again.pairs["source"][:] == ["another"]
+
+
+def test_a_changed_data_set_of_a_folder_is_read_again(tmp_path):
+    """As plain files are; hidden files and those of a run that lies beside them do not count."""
+    arguments = DataArguments(dataset=str(tmp_path / "set"))
+    for source in ("one", "another"):
+        shutil.rmtree(tmp_path / "set", ignore_errors=True)
+        Dataset.from_list([{"source": source, "target": "eins"}]).save_to_disk(str(tmp_path / "set"))
+        corpus = training_corpus(arguments, tmp_path / "kept")
+        assert not corpus.reused
+        assert corpus.pairs["source"][:] == [source]
+        (tmp_path / "set" / "run" / "_run").mkdir(parents=True)
+        written(tmp_path / "set" / "run", "config.json", "{}"), written(tmp_path / "set", ".note", "")
+        assert training_corpus(arguments, tmp_path / "kept").reused
+
+
+def test_what_is_left_out_of_validation_is_said(tmp_path, capsys):
+    """And nothing where nothing is."""
+    file = written(tmp_path, "val.tsv", "a dog\tein Hund\n\tleer\n")
+    for _ in range(2):  # the second time as it was kept
+        validation_corpus(DataArguments(validation_file=str(file)), tmp_path / "kept")
+        assert capsys.readouterr().out == "validation  1 pairs kept, 1 left out (an empty side: 1)\n"
+    written(tmp_path, "val.tsv", "a dog\tein Hund\n")
+    validation_corpus(DataArguments(validation_file=str(file)), tmp_path / "kept")
+    assert capsys.readouterr().out == ""
+
+
+def test_compressed_text_is_read(tmp_path):
+    """With the languages of its name; one that is cut, or not compressed, is named."""
+    source = written(tmp_path, "a.en.gz", gzip.compress("\ufeffone\ntwo\n".encode()))
+    target = written(tmp_path, "a.de.gz", gzip.compress(b"eins\nzwei\n"))
+    corpus = training_corpus(DataArguments(train_source=[str(source)], train_target=[str(target)]), tmp_path / "kept")
+    assert corpus.pairs["source"][:] == ["one", "two"]
+    assert (corpus.source_language, corpus.target_language) == ("en", "de")
+    for damaged in (target.read_bytes()[:-4], target.read_bytes()[:12] + b"\xff" * 9, b"eins\nzwei\n"):
+        with pytest.raises(UsageError, match=r"a\.de\.gz cannot be read: \w"):
+            list(read_pairs(source, written(tmp_path, "a.de.gz", damaged)))
 
 
 def test_an_interrupted_write_leaves_no_file(tmp_path):
