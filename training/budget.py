@@ -1,6 +1,7 @@
 """What a run will take: arithmetic, time, memory and cost, from its flags and a rate measured or given (§5.2)."""
 
 import itertools
+import math
 import resource
 import sys
 import tempfile
@@ -19,11 +20,13 @@ from transformer2017.modeling.freed_memory import keep_freed_memory
 from transformer2017.modeling.loss import IGNORED_LABEL
 from transformers import set_seed
 
+from . import fine_tuning
 from .arguments import RunArguments
 from .encoding import TOKENS
 from .flags import DESCRIPTIONS, Flags, Parser, ReadableHelp
 from .memory import memory_of_run
 from .prepare import config_of, settle_epochs, settle_parts
+from .tokenization import load_tokenizer
 from .trainer import Transformer2017Trainer
 
 # Updates whose time is taken, and those before them, at most. A shape of batch takes longer when it is first met,
@@ -112,12 +115,14 @@ def plan(argv: list[str]) -> Budget:
 
 
 def _budget(own: BudgetArguments, arguments: RunArguments) -> Budget:
-    training, config = arguments.training, config_of(arguments)
+    training, config = arguments.training, config_of_run(arguments)
     updates = updates_of(own, arguments)
     lengths = (own.source_length, own.target_length)
     sides = tokens_of_update(training.batch_tokens, *lengths)
     flops = flops_of_update(config, *sides, *lengths)
     training.batch_tokens = -(-training.batch_tokens // own.devices)  # of one device
+    if training.device_batch_tokens:  # the parts were reckoned as if this process had no others beside it
+        training.gradient_accumulation_steps = -(-training.batch_tokens // training.device_batch_tokens)
     training.bpe_dropout = 0.0  # the tokens are made up, and as many as the flags say
     set_seed(training.seed)
     model = Transformer2017ForConditionalGeneration(config)
@@ -134,8 +139,26 @@ def _budget(own: BudgetArguments, arguments: RunArguments) -> Budget:
     )
 
 
+def config_of_run(arguments: RunArguments) -> Transformer2017Config:
+    """The model's sizes as training has them: those of --model; or the flags', with the vocabulary of --tokenizer.
+
+    Raises:
+        UsageError: If they do not fit together, or there is no such model or tokenizer.
+    """
+    fine_tuning.refuse_other_sizes(arguments)
+    if arguments.model.model is None:
+        name = arguments.tokenizer.tokenizer
+        return config_of(arguments, **({"vocab_size": len(load_tokenizer(name))} if name else {}))
+    tokenizer, config = fine_tuning.tokenizer_of(arguments), fine_tuning.config_to_go_on(arguments)
+    if config.model_type != "transformer2017":
+        raise UsageError(f"--model {arguments.model.model} is a {config.model_type}, which is not trained here.")
+    rates = {name: rate for name, rate in arguments.model.overrides().items() if name in fine_tuning.RATES}
+    vars(config).update(rates, vocab_size=max(config.vocab_size, len(tokenizer)))
+    return config
+
+
 def updates_of(own: BudgetArguments, arguments: RunArguments) -> int:
-    """Those that --max_steps names, or that the epochs make."""
+    """Those that --max_steps names, or that the epochs make: at least 1, as `Trainer` has it."""
     training = arguments.training
     if training.max_steps > 0:
         return training.max_steps
@@ -143,7 +166,7 @@ def updates_of(own: BudgetArguments, arguments: RunArguments) -> int:
         raise UsageError("A run by epochs needs the size of the corpus: --pairs NUMBER, or --max_steps NUMBER.")
     tokens = own.pairs * max(own.source_length, own.target_length)
     settle_epochs(arguments, tokens)
-    return int(training.num_train_epochs * -(-tokens // training.batch_tokens))
+    return max(1, math.ceil(training.num_train_epochs * -(-tokens // training.batch_tokens)))
 
 
 def tokens_of_update(batch_tokens: int, source_length: float, target_length: float) -> tuple[float, float]:

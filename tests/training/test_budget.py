@@ -5,7 +5,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformer2017 import Transformer2017Config, Transformer2017ForConditionalGeneration
 from transformer2017.cli import main
+from transformer2017.configuration import UsageError
+from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.budget import flops_of_update, plan
+from transformer2017.training.saving import save_model
+from transformer2017.training.tokenization import train_tokenizer
+
+BATCH = "--device_batch_tokens"
 
 
 @pytest.mark.parametrize("preset", ["tiny", "B1"])
@@ -55,6 +61,38 @@ def test_a_small_corpus_is_reckoned_with_the_epochs_that_it_gets(capsys):
     sizes = "--preset tiny --vocab_size 300 --batch_tokens 512 --pairs 2000 --tokens_per_second 1000 --use_cpu true"
     assert main(["budget", *sizes.split()]) == 0
     assert "FLOPs in 4,018 updates" in capsys.readouterr().out
+
+
+def test_the_model_or_tokenizer_that_flags_name_gives_its_sizes(tmp_path):
+    """As in training; more words make a larger vocabulary."""
+    tokenizer = train_tokenizer(iter(["Two dogs run."] * 3), TokenizerArguments(), 280, exact=False)
+    sizes = {"d_model": 16, "d_ff": 24, "num_heads": 2, "encoder_layers": 1, "decoder_layers": 2}
+    model = Transformer2017ForConditionalGeneration(Transformer2017Config(vocab_size=len(tokenizer), **sizes))
+    save_model(model, tokenizer, tmp_path / "model")
+    (tmp_path / "words").write_text("snow\nman\n")
+    flags = ["--max_steps", "5", "--tokens_per_second", "100", "--use_cpu", "true"]
+    going_on = [*flags, "--model", str(tmp_path / "model")]
+    assert plan(going_on).parameters == model.num_parameters()
+    assert plan([*going_on, "--add_words", str(tmp_path / "words")]).parameters == model.num_parameters() + 2 * 16
+    anew = [*flags, "--tokenizer", str(tmp_path / "model"), *(str(w) for n, v in sizes.items() for w in (f"--{n}", v))]
+    assert plan(anew).parameters == model.num_parameters()
+    with pytest.raises(UsageError, match="--model has its own sizes and tokenizer: leave out --preset"):
+        plan([*going_on, "--preset", "tiny"])
+
+
+def test_devices_share_an_update_before_it_is_taken_in_parts():
+    """The whole of a device's share, said by flag, takes the memory of a share that no flag parts."""
+    words = "--preset tiny --vocab_size 300 --max_steps 5 --tokens_per_second 100 --use_cpu true --devices 8"
+    whole, said, halved = (plan([*words.split(), *more]).memory for more in ([], [BATCH, "3125"], [BATCH, "1563"]))
+    assert said == whole
+    assert halved < whole
+
+
+def test_a_part_of_an_epoch_is_one_update_at_least():
+    words = "--preset tiny --pairs 10 --num_train_epochs 0.01 --tokens_per_second 100 --use_cpu true"
+    budget = plan(words.split())
+    assert budget.updates == 1
+    assert any("updates" in line for line in budget.lines())
 
 
 @pytest.mark.parametrize(
