@@ -93,9 +93,17 @@ class SubwordDropout(torch.utils.data.Dataset):
         pairs: As `data.tokenize` makes them, `with_words`.
         merges: What segments a word.
         longest: A side that would get more tokens than this keeps its undropped ones.
+
+    Raises:
+        UsageError: If the pairs do not say of how many tokens each word is.
     """
 
     def __init__(self, pairs: Dataset, merges: DroppedMerges, longest: int | None = None) -> None:
+        if not {"source_words", "target_words"} <= set(pairs.column_names):
+            raise UsageError(
+                "bpe_dropout needs a dataset with the columns source_words and target_words, as "
+                "transformer2017.training.data.tokenize makes it with_words=True."
+            )
         self.pairs, self.merges, self.longest = pairs, merges, longest
         self.epoch = 0
 

@@ -27,7 +27,7 @@ from .sharding import tied_weights_together
 from .stopping import EarlyStopping
 from .subword_dropout import DroppedMerges, SubwordDropout
 from .trainer_checkpoints import CheckpointingTrainer
-from .trainer_evaluation import EvaluatingTrainer
+from .trainer_evaluation import EvaluatingTrainer, choose_by_loss
 from .training_arguments import WITHOUT_EVALUATION, TrainingArguments
 
 
@@ -60,21 +60,29 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
         model: The model; None where `model_init` makes it.
         args: The run's settings.
         validation: Sentences to evaluate on; without them, `eval_dataset` is evaluated as in `Seq2SeqTrainer`, and
-            the best checkpoint is that of the lowest loss unless `compute_metrics` has other scores. Without both,
-            nothing is evaluated, whatever `args` say.
+            the best checkpoint is that of the lowest loss, unless `args` name another score or `compute_metrics`
+            gives `bleu`. Without both, nothing is evaluated, whatever `args` say.
         **kwargs: As for `Seq2SeqTrainer`. `train_dataset` is a `datasets.Dataset` with the columns `input_ids` and
             `labels`; for `bpe_dropout`, as `data.tokenize` makes it `with_words`.
+
+    Raises:
+        TypeError: If `args` are of another class, such as `Seq2SeqTrainingArguments`.
     """
 
     def __init__(
         self, model: Any, args: TrainingArguments, validation: ValidationSet | None = None, **kwargs: Any
     ) -> None:
+        if not isinstance(args, TrainingArguments):
+            raise TypeError(
+                "Transformer2017Trainer takes transformer2017.training.training_arguments.TrainingArguments, which "
+                f"has every field of Seq2SeqTrainingArguments, not {type(args).__name__}."
+            )
         if validation is not None:
             kwargs.setdefault("eval_dataset", validation.tokens)
         elif kwargs.get("eval_dataset") is None:
             vars(args).update(WITHOUT_EVALUATION)
         elif kwargs.get("compute_metrics") is None and args.metric_for_best_model == "bleu":
-            args.metric_for_best_model, args.greater_is_better = "loss", False
+            choose_by_loss(args)
         super().__init__(model=model, args=args, **kwargs)
         if kwargs.get("data_collator") is None:
             config, multiple_of = self.model.config, 8 if args.device.type == "cuda" else 1

@@ -15,6 +15,11 @@ from .sharding import whole
 from .training_arguments import TrainingArguments
 
 
+def choose_by_loss(args: TrainingArguments) -> None:
+    """Makes the checkpoint of the lowest loss the best one."""
+    args.metric_for_best_model, args.greater_is_better = "loss", False
+
+
 class EvaluatingTrainer(Seq2SeqTrainer):
     """A `Seq2SeqTrainer` that evaluates by translating whole sentences, shared out over the processes.
 
@@ -41,6 +46,12 @@ class EvaluatingTrainer(Seq2SeqTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As in `Trainer`, by the loss where the default, BLEU, is none of the scores of the user's own function."""
+        if self.args.metric_for_best_model == "bleu" and "eval_bleu" not in metrics and "eval_loss" in metrics:
+            choose_by_loss(self.args)
+        return super()._determine_best_metric(metrics, trial)
 
     def _validation_loss(self, model: PreTrainedModel) -> dict[str, float]:
         """Every process takes its share of the batches; sums are added up over all of them."""

@@ -92,6 +92,12 @@ def test_other_kinds_are_refused():
         DroppedMerges(symbols, 0.1)
 
 
+def test_pairs_without_their_words_are_refused(tokenizer):
+    pairs = Dataset.from_dict({"input_ids": [[5, 2]], "labels": [[6, 2]]})
+    with pytest.raises(UsageError, match="needs a dataset with the columns source_words and target_words"):
+        SubwordDropout(pairs, DroppedMerges(tokenizer, 0.1))
+
+
 def test_the_saved_tokenizer_does_not_drop(flags, tmp_path):
     """Neither validation nor whoever loads the model."""
     assert main(["train", *flags(bpe_dropout=0.3, max_steps=2, save_steps=2, eval_steps=2)]) == 0

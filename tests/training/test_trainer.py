@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformer2017.configuration import UsageError
 from transformer2017.training.trainer import SeedEachUpdate, Transformer2017Trainer
 from transformer2017.training.training_arguments import TrainingArguments
+from transformers import Seq2SeqTrainingArguments
 
 
 @pytest.fixture
@@ -124,6 +125,27 @@ def test_without_sentences_to_translate_the_best_checkpoint_has_the_lowest_loss(
     losses = [logged["eval_loss"] for logged in run.state.log_history if "eval_loss" in logged]
     assert len(losses) == 3
     assert run.state.best_metric == min(losses)
+
+
+@pytest.mark.parametrize(("score", "best"), [("other", min), ("bleu", max)])
+def test_scores_of_ones_own_without_bleu_leave_the_best_checkpoint_to_the_loss(trainer, pairs, score, best):
+    """Early stopping looks at the same score; a BLEU among them is the one."""
+    rising = itertools.count()
+    run = trainer(
+        pairs,
+        {"eval_steps": 1, "save_steps": 1, "early_stopping_patience": 5, "predict_with_generate": False},
+        eval_dataset=pairs,
+        compute_metrics=lambda outputs: {score: float(next(rising))},
+    )
+    run.train()
+    name = "eval_bleu" if score == "bleu" else "eval_loss"
+    assert run.state.best_metric == best(logged[name] for logged in run.state.log_history if name in logged)
+
+
+def test_arguments_of_another_class_are_refused(model, tmp_path):
+    other = Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    with pytest.raises(TypeError, match=r"takes transformer2017\..*TrainingArguments, .*not Seq2SeqTrainingArguments"):
+        Transformer2017Trainer(model, other)
 
 
 def test_a_model_may_be_made_when_training_begins(trainer, pairs, model):
