@@ -23,7 +23,8 @@ from transformers import set_seed
 from . import fine_tuning
 from .arguments import RunArguments
 from .encoding import TOKENS
-from .flags import DESCRIPTIONS, Flags, Parser, ReadableHelp
+from .flag_parser import Parser, ReadableHelp
+from .flags import DESCRIPTIONS, Flags
 from .memory import memory_of_run
 from .prepare import config_of, settle_epochs, settle_parts
 from .tokenization import load_tokenizer

@@ -125,7 +125,7 @@ def training_corpus(arguments: DataArguments, folder: Path) -> Corpus:
 
 
 def validation_corpus(arguments: DataArguments, folder: Path) -> Corpus | None:
-    """Reads the validation pairs, if any are given: all but those with an empty side, of which it tells the user."""
+    """Reads the validation pairs, if any are given: all but those with an empty side."""
     if (arguments.validation_source is None) != (arguments.validation_target is None):
         raise UsageError("Give both of --validation_source and --validation_target, or neither.")
     if arguments.validation_source is not None and arguments.validation_target is not None:
@@ -137,10 +137,7 @@ def validation_corpus(arguments: DataArguments, folder: Path) -> Corpus | None:
     else:
         return None
     uncleaned = {"drop_broken": False, "drop_copies": False, "drop_duplicates": False, "max_length_ratio": None}
-    corpus = _corpus(dataclasses.replace(arguments, **uncleaned), [(origin, 1.0)], folder, "validation")
-    if "left out" in corpus.report and os.environ.get("RANK", "0") == "0":  # as launchers number the processes
-        print(f"validation  {corpus.report}", flush=True)
-    return corpus
+    return _corpus(dataclasses.replace(arguments, **uncleaned), [(origin, 1.0)], folder, "validation")
 
 
 def _two_files(source: str, target: str) -> Origin:
@@ -195,6 +192,8 @@ def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folde
         if not len(stored):
             why = f"{report}, of which --corpus_weights takes none" if cleaner.kept else report
             raise UsageError(f"No pair of {origins[0][0].name} is left: {why}.")
+        if any(weight != 1 for _, weight in origins):
+            report += f"; by --corpus_weights an epoch takes {len(stored):,}"
         remember(path, signature, report)
     files = [file for origin, _ in origins for file in origin.files]
     source_language, target_language = origins[0][0].languages

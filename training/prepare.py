@@ -18,6 +18,7 @@ from .flags import Flags
 from .memory import settle_accumulation
 from .recipes import LEAST_UPDATES, MOST_EPOCHS
 from .subword_dropout import is_byte_pair_encoding
+from .training_arguments import LESS_IS_BETTER
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Prepared:
     corpus: data.Corpus
     tokenizer: PreTrainedTokenizerBase
     tokens: Dataset
-    left_out: str  # for the user: pairs that are too long
+    left_out: str  # for the user: pairs that are too long, and those of the validation set
     validation: ValidationSet | None
 
 
@@ -60,6 +61,8 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
     if validation is not None:
         file = store / "validation.tokens.arrow"
         evaluated = tokenized_validation_set(validation, tokenizer, file, positions)
+        if "left out" in validation.report:
+            left_out += f"; for validation {validation.report}"
         if longer := len(validation.pairs) - len(evaluated.tokens):
             left_out += f"; {longer:,} validation pairs of more than {positions} tokens are not in the loss"
     return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
@@ -137,7 +140,7 @@ def settle_best_score(arguments: RunArguments, tokenizer: PreTrainedTokenizerBas
     if chosen not in known:
         raise UsageError(f"--metric_for_best_model {chosen} is no score of this run, which has {', '.join(known)}.")
     training.metric_for_best_model = chosen
-    training.greater_is_better = chosen in ("bleu", "chrf")
+    training.greater_is_better = chosen not in LESS_IS_BETTER
 
 
 def config_of(arguments: RunArguments, **fields: int) -> Transformer2017Config:

@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import DataArguments
 from transformer2017.training.cleaning import Cleaner, length_ratio
-from transformer2017.training.data import language_of, read_pairs, training_corpus, validation_corpus, weighted
+from transformer2017.training.data import language_of, read_pairs, training_corpus, weighted
 from transformer2017.training.readers import Columns, read_dataset, read_pairs_file
 from transformer2017.training.stored_rows import in_batches, store
 
@@ -111,15 +111,10 @@ def test_a_changed_data_set_of_a_folder_is_read_again(tmp_path):
         assert training_corpus(arguments, tmp_path / "kept").reused
 
 
-def test_what_is_left_out_of_validation_is_said(tmp_path, capsys):
-    """And nothing where nothing is."""
-    file = written(tmp_path, "val.tsv", "a dog\tein Hund\n\tleer\n")
-    for _ in range(2):  # the second time as it was kept
-        validation_corpus(DataArguments(validation_file=str(file)), tmp_path / "kept")
-        assert capsys.readouterr().out == "validation  1 pairs kept, 1 left out (an empty side: 1)\n"
-    written(tmp_path, "val.tsv", "a dog\tein Hund\n")
-    validation_corpus(DataArguments(validation_file=str(file)), tmp_path / "kept")
-    assert capsys.readouterr().out == ""
+def test_the_report_says_what_weights_take(tmp_path):
+    files = [str(written(tmp_path, name, "a dog\tein Hund\na cat\teine Katze\n")) for name in ("a.tsv", "b.tsv")]
+    weighed = training_corpus(DataArguments(train_file=files, corpus_weights=[2.5, 0]), tmp_path / "kept")
+    assert weighed.report == "4 pairs kept; by --corpus_weights an epoch takes 5"
 
 
 def test_compressed_text_is_read(tmp_path):

@@ -250,3 +250,20 @@ def test_learned_positions_bound_what_is_learnt_from(flags, tmp_path):
     assert "pairs with more than 20 tokens on a side left out" in prepared.left_out
     with pytest.raises(UsageError, match="No pair is left: each has more than 2 tokens on a side"):
         prepare(Flags(flags(max_length=2)), tmp_path / "other")
+
+
+def test_what_is_left_out_of_validation_is_said(flags, corpus, tmp_path):
+    """Anew when it is read as it was kept; and nothing where nothing is."""
+    assert "validation" not in prepare(Flags(flags()), tmp_path / "all").left_out
+    lines = corpus["val.en"].read_text(encoding="utf-8").splitlines()
+    corpus["val.en"].write_text("\n".join(["", *lines[1:]]) + "\n", encoding="utf-8")
+    for _ in range(2):
+        left_out = prepare(Flags(flags()), tmp_path / "kept").left_out
+        assert left_out == "; for validation 11 pairs kept, 1 left out (an empty side: 1)"
+
+
+@pytest.mark.parametrize(("score", "more_is_better"), [("bleu", True), ("eval_wer", False), ("perplexity", False)])
+def test_the_best_score_is_the_least_where_it_counts_errors(tmp_path, score, more_is_better):
+    """Of a run from Python: transformers takes all but a loss for scores of which more is better."""
+    arguments = TrainingArguments(output_dir=str(tmp_path), metric_for_best_model=score, use_cpu=True)
+    assert arguments.greater_is_better is more_is_better

@@ -5,7 +5,7 @@ import json
 import pytest
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
-from transformer2017.training.flags import read_flag_file
+from transformer2017.training.flag_parser import read_flag_file
 from transformer2017.training.readers import Columns, read_pairs_file
 from transformer2017.training.tokenization import load_tokenizer, train_tokenizer
 
