@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -82,6 +83,8 @@ def _check(flags: argparse.Namespace) -> None:
         raise UsageError("--score judges one translation a line: drop --n_best")
     if flags.n_best > 1 and not flags.json and (flags.confidence or flags.word_confidence or flags.alignments):
         raise UsageError("--n_best goes with --json or alone: confidence and alignments are of the best hypothesis")
+    if flags.length_penalty is not None and not math.isfinite(flags.length_penalty):
+        raise UsageError(f"--length_penalty must be a finite number, not {flags.length_penalty}")
     if flags.num_beams is not None and flags.n_best > flags.num_beams:
         raise UsageError(f"--n_best {flags.n_best} needs --num_beams of at least {flags.n_best}")
 

@@ -425,6 +425,7 @@ def test_reports_say_which_decoding_ran(folder, capsys, monkeypatch):
     "words",
     [
         ["--num_beams", 0],
+        ["--length_penalty", "nan"],
         ["--n_best", 3, "--num_beams", 2],
         ["--n_best", 2, "--num_beams", 2, "--confidence"],
         ["--score", "x", "--num_beams", 2, "--n_best", 2, "--json"],
