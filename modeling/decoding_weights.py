@@ -38,7 +38,8 @@ def decoding_step(model: nn.Module) -> DecodingStep:
     places += [(type(module), vars(module).get("scaling"), vars(module).get("eps")) for module in modules]
     known = _fused.get(model)
     if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
-        views = [_sample(weight.detach()) for weight in weights]
+        shared = model.model.shared.weight
+        views = [_sample(weight.detach(), of_each_row=weight is shared) for weight in weights]
         step = DecodingStep(model, encoder=with_encoder)
         known = _fused[model] = FusedWeights(places, views, torch.cat(views), step)
     return known.step
@@ -49,7 +50,16 @@ def _version(weight: torch.Tensor) -> int | None:
     return None if weight.is_inference() else weight._version
 
 
-def _sample(weight: torch.Tensor) -> torch.Tensor:
-    """A view of some of its numbers: of each row of a matrix, and by turns of each column."""
-    stride = max(1, min(weight.shape) - 1) if weight.dim() > 1 else 1
+def _sample(weight: torch.Tensor, of_each_row: bool) -> torch.Tensor:
+    """A view of some of its numbers: all of a vector; of a matrix one of each row, or some 64 from all over it.
+
+    Those of each row tell of a word that alone was changed. All would cost more than they are worth: each number lies
+    in another line of the processor's cache.
+    """
+    if weight.dim() == 1:
+        return weight
+    rows, columns = weight.shape
+    stride = max(min(rows, columns) - 1, 1)
+    if not of_each_row and rows >= 128:
+        stride = (rows // 64 * columns + columns * 5 // 8) | 1  # by turns in all columns
     return weight.flatten()[::stride]

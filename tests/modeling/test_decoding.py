@@ -310,11 +310,19 @@ def test_weights_that_change_are_taken_anew(model, source):
     assert same()
 
 
-def test_the_numbers_that_are_watched_touch_each_row_and_column():
-    for shape in ((97, 32), (32, 97), (48, 48), (1, 9), (9, 1), (5,)):
+def test_the_numbers_that_are_watched_lie_in_every_part():
+    """In each row of the words; elsewhere in each eighth of the rows and of the columns, as heads are."""
+    for shape in ((97, 32), (48, 48), (1, 9), (9, 1), (8000, 256)):
         weight = torch.zeros(shape)
-        _sample(weight).fill_(1.0)
-        assert all(weight.amax(axis).min() == 1 for axis in range(len(shape)))
+        _sample(weight, of_each_row=True).fill_(1.0)
+        assert weight.amax(1).min() == 1
+    for shape in ((256, 256), (512, 512), (1024, 256), (256, 1024), (2048, 512), (512, 2048), (64, 128)):
+        weight = torch.zeros(shape)
+        _sample(weight, of_each_row=False).fill_(1.0)
+        assert all(part.max() == 1 for axis in range(2) for part in weight.chunk(8, axis))
+    bias = torch.zeros(5)
+    _sample(bias, of_each_row=False).fill_(1.0)
+    assert bias.min() == 1
 
 
 @pytest.mark.parametrize("beams", [1, 3])
