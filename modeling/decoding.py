@@ -86,7 +86,9 @@ class FastGenerationMixin(BoundedGenerationMixin):
             )
         step = decoding_step(self)
         memory = step.encode(inputs_tensor, None if mask is None else additive_mask(mask, step.dtype))
-        return {**model_kwargs, "encoder_outputs": BaseModelOutput(memory.to(step.weight.dtype))}
+        encoded = BaseModelOutput(memory.to(step.weight.dtype))
+        encoded.step = step  # for the search of the same call, which need not look the model over once more
+        return {**model_kwargs, "encoder_outputs": encoded}
 
     def _sample(
         self,
@@ -134,13 +136,19 @@ class FastGenerationMixin(BoundedGenerationMixin):
         """
         obstacle = (
             "fast=False" if config.fast is False else obstacle_in_request(processors, criteria, config, asked)
-        ) or (obstacle_in_inputs(model_kwargs) or obstacle_in_decoder(self))
+        ) or obstacle_in_inputs(model_kwargs)
+        if obstacle is None and not hasattr(model_kwargs["encoder_outputs"], "step"):
+            obstacle = obstacle_in_decoder(self)
         self.decoded_by = f"transformers: {obstacle}" if obstacle else "fast"
         is_ranked = config.ranking != "transformers" and (config.num_beams or 1) > 1
         if obstacle and (config.fast or is_ranked):
             wish = "fast=True" if config.fast else f"ranking={config.ranking!r}"
             raise ValueError(f"{wish} needs the fast path of decoding, which cannot run: {obstacle}.")
         return not obstacle
+
+    def _step_for(self, model_kwargs: dict[str, Any]) -> DecodingStep:
+        """The fused weights: those that have read the source, if they have."""
+        return getattr(model_kwargs["encoder_outputs"], "step", None) or decoding_step(self)
 
     def _fast_greedy(
         self,
@@ -150,7 +158,7 @@ class FastGenerationMixin(BoundedGenerationMixin):
         model_kwargs: dict[str, Any],
     ) -> GenerateEncoderDecoderOutput | torch.Tensor:
         """`_sample` without sampling, on the fast path."""
-        step = decoding_step(self)
+        step = self._step_for(model_kwargs)
         eos, pad = end_tokens(config, input_ids), config._pad_token_tensor
         pad = 0 if pad is None else int(pad)
         record = StepRecord(config)
@@ -179,7 +187,7 @@ class FastGenerationMixin(BoundedGenerationMixin):
         model_kwargs: dict[str, Any],
     ) -> GenerateBeamEncoderDecoderOutput | torch.Tensor:
         """`_beam_search` without sampling, on the fast path; without the cache of the beams that ran last."""
-        step, beams = decoding_step(self), config.num_beams
+        step, beams = self._step_for(model_kwargs), config.num_beams
         eos = end_tokens(config, input_ids)
         ranking = Ranking(config.length_penalty, config.early_stopping, config.ranking)
         record = StepRecord(config)
