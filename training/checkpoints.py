@@ -1,5 +1,6 @@
 """Checkpoints that are whole: with a manifest when written, checked before a run resumes from them."""
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,6 +50,21 @@ def state_of(checkpoint: Path) -> TrainerState:
             f"{checkpoint / 'trainer_state.json'} cannot be read ({in_a_line(error)}): delete {checkpoint}, and the "
             "same command goes on from the checkpoint before it."
         ) from error
+
+
+def refuse_other_vocabulary(checkpoint: Path, vocab_size: int) -> None:
+    """Raises where a run would go on with other words, as when the file of --add_words has changed.
+
+    Raises:
+        UsageError: Naming both numbers.
+    """
+    config = checkpoint / "config.json"
+    saved = json.loads(config.read_text(encoding="utf-8"))["vocab_size"] if config.is_file() else vocab_size
+    if saved != vocab_size:
+        raise UsageError(
+            f"{checkpoint} has a vocabulary of {saved:,}, and the run now one of {vocab_size:,}: give the words of "
+            "--add_words, or the tokenizer, as they were, or --overwrite_output_dir to start over."
+        )
 
 
 def best_of(run: Path, state: TrainerState) -> Path | None:

@@ -121,6 +121,7 @@ def fit(trainer: Transformer2017Trainer, folder: RunFolder) -> None:
     if checkpoint is None:
         trainer.train()
         return
+    checkpoints.refuse_other_vocabulary(checkpoint, trainer.model.config.vocab_size)
     state = checkpoints.state_of(checkpoint)
     *_, max_steps = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
     if not stopping.is_over(state, trainer.args, max_steps):

@@ -78,3 +78,17 @@ def test_only_a_line_feed_ends_a_line_of_words(tmp_path):
     tokenizer = train_tokenizer(iter(["a b"]), arguments, 300)
     (tmp_path / "words").write_text("c\x85d\n", encoding="utf-8")
     assert len(add_words(tokenizer, tmp_path / "words")) == 4 + 3
+
+
+def test_a_run_does_not_go_on_with_other_words(flags, tmp_path, capsys):
+    """The file of --add_words was changed in between: rows would belong to other words."""
+    few = {"max_steps": 2, "save_steps": 2, "eval_steps": 2, "average_checkpoints": 0}
+    assert main(["train", *flags(**few)]) == 0
+    words = tmp_path / "words"
+    words.write_text("zebra\n")
+    more = without_sizes(flags("tuned", model=tmp_path / "run", add_words=words, **few))
+    assert main(["train", *more]) == 0
+    words.write_text("zebra\nquagga\n")
+    longer = [*more, "--max_steps", "4", "--resume_from_checkpoint", "true"]
+    assert main(["train", *longer]) == 2
+    assert "checkpoint-2 has a vocabulary of 301, and the run now one of 302" in capsys.readouterr().err
