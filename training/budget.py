@@ -26,7 +26,7 @@ from .encoding import TOKENS
 from .flag_parser import Parser, ReadableHelp
 from .flags import DESCRIPTIONS, Flags
 from .memory import memory_of_run
-from .prepare import config_of, settle_epochs, settle_parts
+from .prepare import config_of, settle_accumulation, settle_epochs
 from .tokenization import load_tokenizer
 from .trainer import Transformer2017Trainer
 
@@ -132,7 +132,7 @@ def _budget(own: BudgetArguments, arguments: RunArguments) -> Budget:
         seconds /= own.devices
         memory = memory_of_run(model, training.batch_tokens / training.gradient_accumulation_steps, training.is_half)
     else:
-        settle_parts(arguments, model)
+        settle_accumulation(arguments, model)
         seconds = seconds_per_update(Transformer2017Trainer(model, training, train_dataset=_made_up(config, own)))
         memory = peak_bytes(training.device)
     return Budget(

@@ -29,7 +29,7 @@ def idle_gpus(arguments: TrainingArguments) -> int:
     return torch.cuda.device_count() - 1 if alone else 0
 
 
-def most_of_processes(number: int, arguments: TrainingArguments) -> int:
+def max_over_processes(number: int, arguments: TrainingArguments) -> int:
     """The largest of the numbers that all processes of the run bring; each must call this."""
     if arguments.world_size == 1:
         return number

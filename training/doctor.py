@@ -16,7 +16,7 @@ from transformers import set_seed
 from . import budget, data
 from .batching import lengths_of
 from .flags import Flags
-from .prepare import Prepared, make_model, prepare, settle_parts
+from .prepare import Prepared, make_model, prepare, settle_accumulation
 from .train import describe, say
 from .trainer import Transformer2017Trainer
 
@@ -39,7 +39,7 @@ def examine(argv: list[str]) -> bool:
         arguments.output_dir = store
         set_seed(arguments.seed)
         model = make_model(prepared.arguments, prepared.tokenizer)
-        settle_parts(prepared.arguments, model)
+        settle_accumulation(prepared.arguments, model)
         say(f"model       {describe(model)}")
         say(f"recipe      {prepared.arguments.describe()}")
         show_data(prepared)

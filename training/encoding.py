@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from .tokenization import parts_at_spaces
+from .tokenization import splits_at_spaces
 
 TOKENS = pa.schema(
     {
@@ -39,7 +39,7 @@ class PairEncoder:
         self.tokenizer, self.max_length, self.with_words = tokenizer, max_length, with_words
         self.schema = pa.unify_schemas([TOKENS, WORDS]) if with_words else TOKENS
         self.word_by_word = None
-        if not with_words and parts_at_spaces(tokenizer):
+        if not with_words and splits_at_spaces(tokenizer):
             self.word_by_word = WordByWord(tokenizer.backend_tokenizer, tokenizer.eos_token_id)
 
     def __call__(self, sources: list[str], targets: list[str]) -> pa.RecordBatch:
@@ -70,7 +70,7 @@ class WordByWord:
     every sentence as if it were the first.
 
     Args:
-        backend: As `parts_at_spaces` requires.
+        backend: As `splits_at_spaces` requires.
         end: The token that ends each line.
     """
 

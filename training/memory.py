@@ -11,7 +11,7 @@ import torch
 from transformer2017.configuration.manifest import write_whole
 from transformers import PreTrainedModel, TrainerCallback
 
-from .device import most_of_processes
+from .device import max_over_processes
 from .training_arguments import TrainingArguments
 
 UPDATES_BETWEEN_TRIMS = 100
@@ -36,7 +36,7 @@ class FreedMemory(TrainerCallback):
             self.trim(0)
 
 
-def settle_accumulation(args: TrainingArguments, model: PreTrainedModel, note: Path | None = None) -> None:
+def fit_accumulation_to_memory(args: TrainingArguments, model: PreTrainedModel, note: Path | None = None) -> None:
     """Has a device take an update in parts where the whole of it would not fit into memory.
 
     The number of parts is a power of 2 and follows from all memory, not from what is free at the moment; `note` keeps
@@ -48,7 +48,7 @@ def settle_accumulation(args: TrainingArguments, model: PreTrainedModel, note: P
     """
     batches = _remembered(note, args.batch_tokens)
     steps = _accumulation(args, model) if batches is None else -(-batches // args.world_size)
-    args.gradient_accumulation_steps = most_of_processes(steps, args)  # their GPUs may differ in memory
+    args.gradient_accumulation_steps = max_over_processes(steps, args)  # their GPUs may differ in memory
     if batches is None and note is not None and args.should_save:
         batches = args.world_size * args.gradient_accumulation_steps
         write_whole(note, json.dumps({"batch_tokens": args.batch_tokens, "batches_per_update": batches}))

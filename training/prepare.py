@@ -15,7 +15,7 @@ from . import data, fine_tuning, saving, tokenization
 from .arguments import RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set
 from .flags import Flags
-from .memory import settle_accumulation
+from .memory import fit_accumulation_to_memory
 from .recipes import LEAST_UPDATES, MOST_EPOCHS
 from .subword_dropout import is_byte_pair_encoding
 from .training_arguments import LESS_IS_BETTER
@@ -173,9 +173,9 @@ def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> T
     return model
 
 
-def settle_parts(
+def settle_accumulation(
     arguments: RunArguments, model: Transformer2017ForConditionalGeneration, note: Path | None = None
 ) -> None:
     """Has a device take an update in parts where memory asks for it and the user has not said how many."""
     if not {"device_batch_tokens", "gradient_accumulation_steps"} & arguments.given.keys():
-        settle_accumulation(arguments.training, model, note)
+        fit_accumulation_to_memory(arguments.training, model, note)

@@ -8,7 +8,7 @@ from typing import Any
 from transformer2017.configuration import Stopped
 from transformers import TrainerCallback
 
-from .device import most_of_processes
+from .device import max_over_processes
 
 TOLD = b"\ntransformer2017: stopping after this update, with a checkpoint; once more to stop at once\n"
 
@@ -64,7 +64,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks all processes, since a checkpoint is written by all or none."""
-        heard = most_of_processes(self.signals.received or 0, args)
+        heard = max_over_processes(self.signals.received or 0, args)
         if not heard:
             return
         self.signals.received = heard

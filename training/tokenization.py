@@ -174,7 +174,7 @@ def _with_plain_byte_tokens(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(description))
 
 
-def parts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+def splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether each word between two spaces is encoded by itself, as by all subword kinds that are made here."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or getattr(backend.model, "dropout", None):

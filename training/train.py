@@ -16,7 +16,7 @@ from . import averaging, card, checkpoints, data, device, hub, saving, stopping
 from .arguments import RunArguments
 from .evaluation import ValidationSet, translate_lines
 from .flags import Flags
-from .prepare import Prepared, make_model, prepare, settle_parts
+from .prepare import Prepared, make_model, prepare, settle_accumulation
 from .progress import draw_curves
 from .run_folder import RunFolder
 from .sharding import whole
@@ -53,7 +53,7 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     model = make_model(arguments, tokenizer)
     say(f"data        {corpus.report}{prepared.left_out}")
     say(f"tokens      {data.total(tokens, 'target_length'):,} target tokens, a vocabulary of {len(tokenizer):,}")
-    settle_parts(arguments, model, folder.store / "parts.json")
+    settle_accumulation(arguments, model, folder.store / "parts.json")
     say(f"model       {describe(model)}")
     say(f"recipe      {arguments.describe()}")
     if idle := device.idle_gpus(arguments.training):

@@ -4,7 +4,7 @@ import pytest
 from transformer2017.training import encoding
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.encoding import PairEncoder
-from transformer2017.training.tokenization import parts_at_spaces, train_tokenizer
+from transformer2017.training.tokenization import splits_at_spaces, train_tokenizer
 
 LINES = ["Two dogs run in the snow.", "Zwei Hunde laufen im Schnee.", "A dog's bowl, 24 cats!"] * 5
 TEXTS = [
@@ -19,7 +19,7 @@ def test_word_by_word_gives_the_tokens_of_the_sentence(kind, remembered, monkeyp
     """Whatever spaces, special tokens and unknown characters stand in it; when words were forgotten, too."""
     monkeypatch.setattr(encoding, "MOST_REMEMBERED", remembered)
     tokenizer = train_tokenizer(iter(LINES), TokenizerArguments(tokenizer_type=kind), 310, exact=False)
-    assert parts_at_spaces(tokenizer)
+    assert splits_at_spaces(tokenizer)
     encode = PairEncoder(tokenizer, None)
     for _ in range(2):
         rows = encode(TEXTS, TEXTS[::-1]).to_pydict()
@@ -38,6 +38,6 @@ def test_symbols_go_by_the_sentence():
     """Their pattern, not spaces, says what a symbol is."""
     arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern=r"\S")
     tokenizer = train_tokenizer(iter(["ab c"]), arguments, 100)
-    assert not parts_at_spaces(tokenizer)
+    assert not splits_at_spaces(tokenizer)
     rows = PairEncoder(tokenizer, None)(["ab c"], ["c a"]).to_pydict()
     assert rows["input_ids"] == tokenizer(["ab c"])["input_ids"]

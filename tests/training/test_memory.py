@@ -50,7 +50,7 @@ def test_an_update_is_taken_in_parts_that_fit(model, tmp_path, monkeypatch, gibi
     monkeypatch.setattr(memory, "memory_of_device", lambda device: gibibytes * GIBIBYTE)
     monkeypatch.setattr(memory, "bytes_per_token", lambda model, bfloat16: 50_000)
     args = arguments(tmp_path)
-    memory.settle_accumulation(args, model)
+    memory.fit_accumulation_to_memory(args, model)
     parts_taken = args.gradient_accumulation_steps
     room = max(0.6 * gibibytes * GIBIBYTE - memory.memory_of_run(model, 0, False), 0.1 * gibibytes * GIBIBYTE)
     assert 25_000 * 50_000 / parts_taken <= room
@@ -63,13 +63,13 @@ def test_a_run_goes_on_with_the_parts_that_it_began_with(model, tmp_path, monkey
     note = tmp_path / "parts.json"
     monkeypatch.setattr(memory, "memory_of_device", lambda device: GIBIBYTE)
     began, goes_on = arguments(tmp_path), arguments(tmp_path)
-    memory.settle_accumulation(began, model, note)
+    memory.fit_accumulation_to_memory(began, model, note)
     assert began.gradient_accumulation_steps > 1
     monkeypatch.setattr(memory, "memory_of_device", lambda device: 64 * GIBIBYTE)
-    memory.settle_accumulation(goes_on, model, note)
+    memory.fit_accumulation_to_memory(goes_on, model, note)
     assert goes_on.gradient_accumulation_steps == began.gradient_accumulation_steps
     other = arguments(tmp_path, batch_tokens=2048)
-    memory.settle_accumulation(other, model, note)
+    memory.fit_accumulation_to_memory(other, model, note)
     assert other.gradient_accumulation_steps == 1
 
 
@@ -77,9 +77,9 @@ def test_all_processes_take_as_many_parts_as_the_smallest_gpu_needs(model, tmp_p
     """They would wait for one another without end if one had fewer batches in an update."""
     note = tmp_path / "parts.json"
     monkeypatch.setattr(memory, "memory_of_device", lambda device: 64 * GIBIBYTE)
-    monkeypatch.setattr(memory, "most_of_processes", lambda number, args: max(number, 4))
+    monkeypatch.setattr(memory, "max_over_processes", lambda number, args: max(number, 4))
     args = arguments(tmp_path)
-    memory.settle_accumulation(args, model, note)
+    memory.fit_accumulation_to_memory(args, model, note)
     assert args.gradient_accumulation_steps == 4
     assert json.loads(note.read_text())["batches_per_update"] == 4
 
