@@ -207,8 +207,8 @@ def tokenizer_of(dictionary: str | Path, vocab_size: int) -> PreTrainedTokenizer
         raise UsageError(f"there is no dictionary {dictionary}")
     pieces = list(SPECIAL_TOKENS)
     try:
-        with open(dictionary, encoding="utf-8") as file:  # str.splitlines would cut at U+2028, which a piece may hold
-            lines = [line.rstrip("\n") for line in file]
+        with open(dictionary, encoding="utf-8", newline="\n") as file:  # a piece may hold what else ends a line
+            lines = [line.rstrip("\r\n") for line in file]
     except UnicodeDecodeError as error:
         raise UsageError(f"{dictionary} is not UTF-8: {error.reason}, byte {error.start + 1}") from None
     for number, line in enumerate(lines, 1):

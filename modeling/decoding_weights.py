@@ -14,7 +14,7 @@ class FusedWeights(NamedTuple):
 
     Attributes:
         places: Where the weights lie, and how often torch saw them change; what stands around them.
-        views: A few values of each, for changes that torch does not see, such as those through `.data`.
+        views: Some values of each, for changes that torch does not see, such as those through `.data`.
         values: What these were.
         step: The weights, fused.
     """

@@ -69,6 +69,7 @@ def named_max_length(own: GenerationConfig) -> int | None:
 def with_bound(generation: dict[str, Any], own: GenerationConfig) -> dict[str, Any]:
     """Arguments of `generate()`, with the paper's bound where neither they nor the model's configuration name one."""
     bounds = [generation.get(name) for name in ("max_length", "max_new_tokens", "max_tokens_beyond_input")]
-    bounds += [named_max_length(own), own.max_new_tokens, getattr(own, "max_tokens_beyond_input", None)]
+    for one in filter(None, (generation.get("generation_config"), own)):
+        bounds += [named_max_length(one), one.max_new_tokens, getattr(one, "max_tokens_beyond_input", None)]
     is_bounded = any(bound is not None for bound in bounds)
     return generation if is_bounded else {**generation, "max_tokens_beyond_input": TOKENS_BEYOND_INPUT}

@@ -138,7 +138,7 @@ class Text2TextGenerationPipeline(Pipeline):
         """The texts of what is neither a string nor a sequence; a torch dataset is read by its length."""
         if hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__") and not hasattr(inputs, "__iter__"):
             return (inputs[index] for index in range(len(inputs)))
-        if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+        if isinstance(inputs, Mapping) or not (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")):
             raise ValueError(f"The {self.task} pipeline takes strings, not {type(inputs).__name__}: {inputs!r:.80}")
         return inputs
 
@@ -157,7 +157,8 @@ class Text2TextGenerationPipeline(Pipeline):
     ) -> list[list[Record]]:
         """The records of each text, in the texts' order, run in batches of like length."""
         blank: Record = {f"{self.return_name}_text": ""} | ({"score": 0.0} if running.get("return_all") else {})
-        results: list[list[Record]] = [[dict(blank) for _ in range(self._hypotheses(**running))] for _ in texts]
+        hypotheses = self._hypotheses(**running)
+        results: list[list[Record]] = [[dict(blank) for _ in range(hypotheses)] for _ in texts]
         filled = [index for index, text in enumerate(texts) if text.strip()]
         if not filled:
             return results

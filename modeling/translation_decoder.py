@@ -18,20 +18,51 @@ from .freed_memory import keep_freed_memory
 from .output_length import named_max_length, new_tokens, with_bound
 
 Batch = list[int]  # indices of sentences
+# Arguments of `generate()` that are no settings of its configuration.
+NOT_SETTINGS = (
+    "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model", "synced_gpus",
+    "negative_prompt_ids", "negative_prompt_attention_mask", "custom_generate",
+)  # fmt: skip
+
+
+class Bound(NamedTuple):
+    """What bounds an output; its source where neither does (§6.1).
+
+    Attributes:
+        new: Tokens behind those that it begins with.
+        whole: All of its tokens, its start among them.
+    """
+
+    new: int | None = None
+    whole: int | None = None
+
+
+def bound_of(config: GenerationConfig, explicit_max_length: int | None) -> Bound:
+    """The bound that `generate()` follows where several are named."""
+    if config.max_new_tokens is not None:
+        return Bound(new=config.max_new_tokens)
+    if explicit_max_length is not None:
+        return Bound(whole=explicit_max_length)
+    return Bound(new=None if config.max_tokens_beyond_input is not None else config.max_length)
 
 
 def decoder_of(model: nn.Module, generation: dict[str, Any], **sizes: Any) -> "FileDecoder | BatchDecoder":
     """The quickest decoder that gives what `model.generate(**generation)` gives."""
     obstacle = "another model class"
     if hasattr(model, "_takes_fast_path"):
-        whole = "generation_config" if "generation_config" in generation else None  # for `generate()` to read
-        obstacle = whole or obstacle_in_encoder(model) or obstacle_in_decoder(model)
+        obstacle = next((name for name in NOT_SETTINGS if generation.get(name) is not None), None)
+        obstacle = obstacle or obstacle_in_encoder(model) or obstacle_in_decoder(model)
         generation = with_bound(generation, model.generation_config)
     if obstacle is None:
-        config, unknown = model._prepare_generation_config(None, **generation)
+        given = generation.get("generation_config")
+        settings = {
+            name: value for name, value in generation.items() if name not in ("generation_config", *NOT_SETTINGS)
+        }
+        config, unknown = model._prepare_generation_config(given, **settings)
         model._validate_model_kwargs(unknown)
         model._prepare_special_tokens(config, True, device=model.device)
-        bound = bound_of(config, generation.get("max_length") or named_max_length(model.generation_config))
+        named = [named_max_length(one) for one in (given, model.generation_config) if one is not None]
+        bound = bound_of(config, next(filter(None, [generation.get("max_length"), *named]), None))
         config.max_length = bound.whole or 1 + (1 << 30 if bound.new is None else bound.new)
         processors = model._get_logits_processor(config, 1, device=model.device, model_kwargs={})
         criteria = [one for one in model._get_stopping_criteria(config, []) if type(one) not in CRITERIA]
@@ -67,8 +98,9 @@ class BatchDecoder:
     def __init__(self, model: nn.Module, generation: dict[str, Any], rows: int, batch_tokens: int) -> None:
         self.model = model
         self.generation = generation
-        config = generation.get("generation_config") or model.generation_config
-        self.beams = generation.get("num_beams") or config.num_beams or 1
+        configs = [one for one in (generation.get("generation_config"), model.generation_config) if one is not None]
+        named = [generation.get("num_beams"), *(one.num_beams for one in configs)]
+        self.beams = next(filter(None, named), 1)
         self.most = max(1, rows // self.beams)
         self.batch_tokens = batch_tokens
 
@@ -115,7 +147,7 @@ class FileDecoder:
         self,
         model: nn.Module,
         config: GenerationConfig,
-        bound: "Bound",
+        bound: Bound,
         *,
         int8: bool,
         workers: int | None,
@@ -188,7 +220,9 @@ class FileDecoder:
         slots = len(batch)
         while batch is not None:
             yield self._encode(batch, [sources[i] for i in batch], begun)
-            batch = None if others is None else take(others, most=slots)  # more of shorter ones fit side by side
+            batch = (
+                None if others is None else take(others, most=slots)
+            )  # one of more sentences has a search of its own
 
     def _encode(self, batch: Batch, sources: list[list[int]], begun: int) -> Sources:
         ids = padded(sources, self.pad, self.device)
@@ -216,27 +250,6 @@ class FileDecoder:
             return GreedyRanker(sentences, limits, eos, self.step.vocab_size, self.pad)
         ranking = Ranking(self.config.length_penalty, self.config.early_stopping, self.config.ranking)
         return BeamRanker(sentences, limits, eos, self.step.vocab_size, self.beams, ranking)
-
-
-class Bound(NamedTuple):
-    """What bounds an output; its source where neither does (§6.1).
-
-    Attributes:
-        new: Tokens behind those that it begins with.
-        whole: All of its tokens, its start among them.
-    """
-
-    new: int | None = None
-    whole: int | None = None
-
-
-def bound_of(config: GenerationConfig, explicit_max_length: int | None) -> Bound:
-    """The bound that `generate()` follows where several are named."""
-    if config.max_new_tokens is not None:
-        return Bound(new=config.max_new_tokens)
-    if explicit_max_length is not None:
-        return Bound(whole=explicit_max_length)
-    return Bound(new=None if config.max_tokens_beyond_input is not None else config.max_length)
 
 
 def by_prompt_length(prompts: list[list[int]] | None, count: int) -> list[Batch]:

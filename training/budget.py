@@ -153,8 +153,7 @@ def config_of_run(arguments: RunArguments) -> Transformer2017Config:
     tokenizer, config = fine_tuning.tokenizer_of(arguments), fine_tuning.config_to_go_on(arguments)
     if config.model_type != "transformer2017":
         raise UsageError(f"--model {arguments.model.model} is a {config.model_type}, which is not trained here.")
-    rates = {name: rate for name, rate in arguments.model.overrides().items() if name in fine_tuning.RATES}
-    vars(config).update(rates, vocab_size=max(config.vocab_size, len(tokenizer)))
+    vars(config).update(fine_tuning.asked_rates(arguments), vocab_size=max(config.vocab_size, len(tokenizer)))
     return config
 
 

@@ -16,7 +16,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -86,7 +86,6 @@ class Corpus:
     pairs: Dataset
     source_language: str | None = None
     target_language: str | None = None
-    files: list[str] = field(default_factory=list)
     report: str = ""
     reused: bool = False
 
@@ -160,7 +159,8 @@ def _files_below(folder: str) -> Iterator[str]:
     """The files of a data set that is a folder, but for hidden ones and those of runs; none if it is of the Hub."""
     for place, folders, names in os.walk(folder):
         folders[:] = [one for one in folders if not (one.startswith(".") or Path(place, one, "_run").is_dir())]
-        yield from (os.path.join(place, name) for name in names if not name.startswith("."))
+        files = (os.path.join(place, name) for name in names if not name.startswith("."))
+        yield from filter(os.path.isfile, files)  # and no link to nothing
 
 
 def _columns(arguments: DataArguments) -> Columns:
@@ -195,13 +195,11 @@ def _corpus(arguments: DataArguments, origins: list[tuple[Origin, float]], folde
         if any(weight != 1 for _, weight in origins):
             report += f"; by --corpus_weights an epoch takes {len(stored):,}"
         remember(path, signature, report)
-    files = [file for origin, _ in origins for file in origin.files]
     source_language, target_language = origins[0][0].languages
     return Corpus(
         Dataset.from_file(str(path)),
         arguments.source_language or source_language,
         arguments.target_language or target_language,
-        files,
         report,
         reused,
     )

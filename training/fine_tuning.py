@@ -19,6 +19,12 @@ RATES = {"dropout", "attention_dropout", "activation_dropout", "label_smoothing"
 OF_THE_TOKENIZER = {"tokenizer", "tokenizer_type", "symbol_pattern"}
 
 
+def asked_rates(arguments: RunArguments) -> dict[str, object]:
+    """The rates that the user asked for, and not a recipe's: a trained model has its own."""
+    given = {*arguments.given, *({"label_smoothing"} if "label_smoothing_factor" in arguments.given else ())}
+    return {name: value for name, value in arguments.model.overrides().items() if name in RATES & given}
+
+
 def refuse_other_sizes(arguments: RunArguments) -> None:
     """Raises where flags ask for another model or tokenizer than the one that --model names.
 
@@ -105,9 +111,7 @@ def load_to_go_on(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -
     model, former = load_model(name)
     if model.config.model_type != "transformer2017":
         raise UsageError(f"--model {name} is a {model.config.model_type}: `transformer2017 import` may read it.")
-    asked = {
-        name: value for name, value in arguments.model.overrides().items() if name in RATES & set(arguments.given)
-    }
+    asked = asked_rates(arguments)
     for name_of_rate, value in asked.items():
         setattr(model.config, name_of_rate, value)
     if asked:  # modules took their rates when they were made

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -39,25 +40,29 @@ class Parser(HfArgumentParser):
             UsageError: If it cannot be read, a flag is unknown, or its value is of the wrong kind.
         """
         values = read_flag_file(path)
-        words, unsaid = [], {}
+        words, not_words = [], {}
         try:
             self.refuse_unknown(values)
             several, switches = ({one.dest for one in self._actions if one.nargs == kind} for kind in "+?")
             for name, value in values.items():
                 if isinstance(value, bool) and name in switches:  # --fsdp false would be a word that turns it on
-                    unsaid[name] = value
+                    not_words[name] = value
+                elif value is False and name.endswith("_strategy"):  # YAML's `no`
+                    words.append(f"--{name}=no")
+                elif value == [] and name in several:
+                    not_words[name] = value
                 elif isinstance(value, list) and name in several:
                     words += [f"--{name}", *map(_word, value)]
                 elif not isinstance(value, list | dict | None):
                     words.append(f"--{name}={_word(value)}")
                 elif type(value) in self._kinds_of(name):
-                    unsaid[name] = value
+                    not_words[name] = value
                 elif value is not None:
                     raise UsageError(f"--{name} takes one value, not {in_a_line(repr(value), most=60)}.")
             self.parse_args(words)
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
-        return words, unsaid
+        return words, not_words
 
     def _kinds_of(self, name: str) -> set[type]:
         """The types that a flag's field may have."""
@@ -115,7 +120,8 @@ def read_flag_file(path: Path) -> dict[str, object]:
         UsageError: If it cannot be read, or does not hold names and values.
     """
     try:
-        flags = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        text = path.read_text(encoding="utf-8")
+        flags = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)  # to which 1e-5 is no number
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read as a YAML or JSON file of flags: {in_a_line(error)}") from error
     if not isinstance(flags, dict):

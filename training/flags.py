@@ -27,6 +27,8 @@ RIVALS = (
     ("muon", "optim"),
     ("label_smoothing", "label_smoothing_factor"),
     ("validation_file", "validation_source"),
+    ("validation_file", "validation_split"),
+    ("validation_source", "validation_split"),
     *(("tokenizer", of_a_new_one) for of_a_new_one in ("tokenizer_type", "vocab_size", "symbol_pattern")),
 )
 OF_A_DATASET = ("train_split", "validation_split", "dataset_config", "streaming")
@@ -56,12 +58,12 @@ class Flags:
             allow_abbrev=False,
         )
         self.parser.beside = list(beside)
-        self.unsaid: dict[str, object] = {}  # values of a file that are no words
+        self.not_words: dict[str, object] = {}  # values of a file of flags that no word says
         if self.argv and not self.argv[0].startswith("-"):
-            words, self.unsaid = self.parser.read_file(Path(self.argv.pop(0)))
+            words, self.not_words = self.parser.read_file(Path(self.argv.pop(0)))
             self.argv = words + self.argv  # so that the command line's go before
-        self.given = {*self.unsaid, *self.parser.fields_of(self.argv)}
-        self.parser.set_defaults(**self.unsaid)
+        self.given = {*self.not_words, *self.parser.fields_of(self.argv)}
+        self.parser.set_defaults(**self.not_words)
         self.namespace = self.parser.parse_args(self.argv)
 
     def data(self) -> DataArguments:
@@ -96,16 +98,17 @@ class Flags:
 
     def with_recipe(self, recipe: str, with_validation: bool) -> RunArguments:
         """All flags, those not given filled in by the recipe."""
-        self.parser.set_defaults(**{**RECIPES[recipe], **self.unsaid, "recipe": recipe})
+        self.parser.set_defaults(**{**RECIPES[recipe], **self.not_words, "recipe": recipe})
         self.parser.set_defaults(**self._implied(with_validation))
         try:
             *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
         except (ValueError, TypeError) as error:
             raise UsageError(in_a_line(error, most=400)) from error
         self._check_pairs()
-        if not with_validation and self.namespace.early_stopping_patience and "early_stopping_patience" in self.given:
+        never = not with_validation or parts[-1].eval_strategy == "no"
+        if never and self.namespace.early_stopping_patience and "early_stopping_patience" in self.given:
             raise UsageError(
-                "--early_stopping_patience needs a validation set, such as --validation_source and _target."
+                "--early_stopping_patience needs a validation set, and an --eval_strategy that is not no."
             )
         arguments = RunArguments(*parts, given=self.as_given())
         if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss

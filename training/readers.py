@@ -225,7 +225,7 @@ def _read_tmx(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
         raise UsageError(f"{path} is not a TMX file that can be read: {in_a_line(error)}") from None
     for language in (source, target):
         if languages and language.lower() not in languages:
-            known = in_a_line(", ".join(sorted(languages - {""})))
+            known = in_a_line(", ".join(sorted(languages - {""})) or "none, as its units name no language")
             raise UsageError(f"{path} has no {language}: take --source_language and --target_language from {known}.")
 
 

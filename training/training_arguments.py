@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
 
-LESS_IS_BETTER = ("loss", "perplexity", "wer", "per")
+LESS_IS_BETTER = ("loss", "perplexity", "wer", "per", "cer", "ter")
 # What a run without anything to evaluate on cannot ask for.
 WITHOUT_EVALUATION: dict[str, object] = {
     "eval_strategy": "no",
@@ -157,7 +157,10 @@ class TrainingArguments(Seq2SeqTrainingArguments):
                 f"--save_steps {self.save_steps:g} is no multiple of --eval_steps {self.eval_steps:g}, so the best "
                 "weights may be in no checkpoint: change one of them, or give --load_best_model_at_end false."
             )
-        if self.greater_is_better is None and self.metric_for_best_model.removeprefix("eval_") in LESS_IS_BETTER:
+        if (
+            self.greater_is_better is None
+            and (self.metric_for_best_model or "").removeprefix("eval_") in LESS_IS_BETTER
+        ):
             self.greater_is_better = False  # where transformers knows of the loss alone
         super().__post_init__()
         if self.device_batch_tokens and self.gradient_accumulation_steps == 1:

@@ -214,13 +214,31 @@ def test_a_misspelt_argument_of_generate_is_refused(folder):
         Translator(model, AutoTokenizer.from_pretrained(folder), nmu_beams=4)
 
 
-def test_a_configuration_of_generation_may_be_given_whole(folder):
+@pytest.mark.parametrize(
+    "given",
+    [{"num_beams": 3, "length_penalty": 0.0, "max_new_tokens": 7}, {"max_tokens_beyond_input": 1}, {"max_length": 6}],
+    ids=str,
+)
+def test_a_configuration_of_generation_may_be_given_whole(folder, given):
+    """What it leaves open is the model's, as in `generate()`: here its beams."""
     model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    given = {"num_beams": 3, "length_penalty": 0.0, "max_new_tokens": 7}
-    config = GenerationConfig(**given, pad_token_id=0, eos_token_id=2, decoder_start_token_id=1)
-    whole = list(Translator(model, tokenizer, generation_config=config).translate(LINES))
-    assert [one.text for one in whole] == [one.text for one in Translator(model, tokenizer, **given).translate(LINES)]
+    model.generation_config.update(max_new_tokens=None, eos_token_id=None, num_beams=2)
+    config = GenerationConfig(**given, pad_token_id=0, decoder_start_token_id=1)
+    translator = Translator(model, AutoTokenizer.from_pretrained(folder), generation_config=config)
+    assert translator.decoded_by == "fast"
+    (outputs,) = translator.decoder.decode([[5, 6, 2]])
+    expected = model.generate(torch.tensor([[5, 6, 2]]), generation_config=config, fast=False)
+    assert [1, *outputs[0].tokens] == expected[0].tolist()
+
+
+def test_what_only_generate_takes_is_left_to_it(folder):
+    model = transformer2017.Transformer2017ForConditionalGeneration.from_pretrained(folder).eval()
+    tokenizer, seen = AutoTokenizer.from_pretrained(folder), []
+    translator = Translator(model, tokenizer, logits_processor=[lambda ids, scores: seen.append(len(ids)) or scores])
+    assert [one.text for one in translator.translate(LINES)] == [
+        one.text for one in Translator(model, tokenizer).translate(LINES)
+    ]
+    assert seen
 
 
 def test_a_batch_that_another_worker_may_take_is_looked_at_in_one_go():

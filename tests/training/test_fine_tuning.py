@@ -25,7 +25,7 @@ def test_a_model_goes_on_with_new_words(flags, tmp_path, capsys):
             "tuned", model=tmp_path / "run", add_words=words, learning_rate=0, max_steps=2, save_steps=2, eval_steps=2
         )
     )
-    assert main(["train", *more, "--average_checkpoints", "0"]) == 0
+    assert main(["train", *more, "--average_checkpoints", "0", "--label_smoothing_factor", "0.3"]) == 0
     cards = [(tmp_path / name / "README.md").read_text(encoding="utf-8") for name in ("run", "tuned")]
     assert "trained from scratch" in cards[0]
     assert f"fine-tuned from {tmp_path / 'run'}" in cards[1]
@@ -40,6 +40,7 @@ def test_a_model_goes_on_with_new_words(flags, tmp_path, capsys):
     assert after.config.vocab_size == len(new) == len(old) + 2 == len(rows)
     assert after.lm_head.weight is rows
     assert after.config.dropout == before.config.dropout == 0.15  # not the recipe's: nobody asked for another
+    assert (before.config.label_smoothing, after.config.label_smoothing) == (0.1, 0.3)
     torch.testing.assert_close(rows[: len(old)], before.get_input_embeddings().weight)
     parts = before.get_input_embeddings().weight[old("zebra", add_special_tokens=False)["input_ids"]]
     torch.testing.assert_close(rows[len(old)], parts.mean(0))

@@ -180,11 +180,12 @@ def test_muon_is_told_of(flags):
         ({"muon": True, "optim": "adafactor"}, "--muon and --optim are both given"),
         ({"label_smoothing": 0.0, "label_smoothing_factor": 0.2}, "--label_smoothing_factor are both given"),
         ({"validation_file": "a.tsv"}, "--validation_file and --validation_source are both given"),
+        ({"dataset": "me/x", "validation_split": "dev"}, "--validation_source and --validation_split are both given"),
         ({"tokenizer": "folder"}, "--tokenizer and --vocab_size are both given"),
         ({"tokenizer_type": "symbols"}, "leave out --vocab_size"),
         ({"symbol_pattern": r"\S"}, "--symbol_pattern is for --tokenizer_type symbols"),
         ({"per_device_train_batch_size": 64}, "is not read: batches are made by --batch_tokens"),
-        ({"validation_split": "dev"}, "--validation_split is of a --dataset"),
+        ({"train_split": "dev"}, "--train_split is of a --dataset"),
         ({"resume_from_checkpoint": "runs/checkpoint-5"}, "--resume_from_checkpoint is true or false"),
     ],
     ids=str,
@@ -196,8 +197,9 @@ def test_a_flag_that_would_not_be_heard_is_refused(flags, given, told):
 
 def test_patience_needs_something_to_evaluate_on(flags):
     Flags(flags(early_stopping_patience=3)).with_recipe("paper-base", True)
-    with pytest.raises(UsageError, match="--early_stopping_patience needs a validation set"):
-        Flags(flags(early_stopping_patience=3)).with_recipe("paper-base", False)
+    for more, with_validation in (({}, False), ({"eval_strategy": "no"}, True)):
+        with pytest.raises(UsageError, match="--early_stopping_patience needs a validation set"):
+            Flags(flags(early_stopping_patience=3, **more)).with_recipe("paper-base", with_validation)
 
 
 @pytest.mark.parametrize("one", ["eval_strategy", "save_strategy"])
@@ -267,3 +269,20 @@ def test_the_best_score_is_the_least_where_it_counts_errors(tmp_path, score, mor
     """Of a run from Python: transformers takes all but a loss for scores of which more is better."""
     arguments = TrainingArguments(output_dir=str(tmp_path), metric_for_best_model=score, use_cpu=True)
     assert arguments.greater_is_better is more_is_better
+
+
+def test_no_score_need_be_named(tmp_path):
+    assert (
+        TrainingArguments(output_dir=str(tmp_path), metric_for_best_model=None, use_cpu=True).greater_is_better
+        is False
+    )
+
+
+def test_a_file_of_flags_may_say_no_have_empty_lists_and_small_numbers(tmp_path):
+    """YAML takes `no` for false, and 1e-05, as JSON may have it, for text."""
+    (tmp_path / "flags.yaml").write_text("eval_strategy: no\ninclude_for_metrics: []\n")
+    read = Flags([str(tmp_path / "flags.yaml")]).namespace
+    assert (read.eval_strategy, read.include_for_metrics) == ("no", [])
+    (tmp_path / "flags.json").write_text('{"learning_rate": 1e-05, "lr_scheduler_kwargs": {"min_lr": 1e-05}}')
+    read = Flags([str(tmp_path / "flags.json")]).namespace
+    assert (read.learning_rate, read.lr_scheduler_kwargs) == (1e-5, {"min_lr": 1e-5})
