@@ -55,9 +55,8 @@ def decoder_of(model: nn.Module, generation: dict[str, Any], **sizes: Any) -> "F
         generation = with_bound(generation, model.generation_config)
     if obstacle is None:
         given = generation.get("generation_config")
-        settings = {
-            name: value for name, value in generation.items() if name not in ("generation_config", *NOT_SETTINGS)
-        }
+        others = ("generation_config", *NOT_SETTINGS)
+        settings = {name: value for name, value in generation.items() if name not in others}
         config, unknown = model._prepare_generation_config(given, **settings)
         model._validate_model_kwargs(unknown)
         model._prepare_special_tokens(config, True, device=model.device)
@@ -220,9 +219,8 @@ class FileDecoder:
         slots = len(batch)
         while batch is not None:
             yield self._encode(batch, [sources[i] for i in batch], begun)
-            batch = (
-                None if others is None else take(others, most=slots)
-            )  # one of more sentences has a search of its own
+            # One of more sentences than there are slots has a search of its own.
+            batch = None if others is None else take(others, most=slots)
 
     def _encode(self, batch: Batch, sources: list[list[int]], begun: int) -> Sources:
         ids = padded(sources, self.pad, self.device)
@@ -240,9 +238,9 @@ class FileDecoder:
             raise ValueError(f"max_length={whole} leaves no room behind a beginning of {begun - 1} tokens: raise it.")
         if whole is not None:
             return whole - begun
-        return (
-            new_tokens(source_len, self.config.max_tokens_beyond_input, begun, self.positions) if new is None else new
-        )
+        if new is not None:
+            return new
+        return new_tokens(source_len, self.config.max_tokens_beyond_input, begun, self.positions)
 
     def _ranker(self, sentences: int, limits: torch.Tensor) -> GreedyRanker | BeamRanker:
         eos = end_tokens(self.config, limits)

@@ -104,12 +104,8 @@ class Flags:
             *parts, _ = self.parser.parse_args_into_dataclasses(self.argv, True, look_for_args_file=False)
         except (ValueError, TypeError) as error:
             raise UsageError(in_a_line(error, most=400)) from error
-        self._check_pairs()
-        never = not with_validation or parts[-1].eval_strategy == "no"
-        if never and self.namespace.early_stopping_patience and "early_stopping_patience" in self.given:
-            raise UsageError(
-                "--early_stopping_patience needs a validation set, and an --eval_strategy that is not no."
-            )
+        self._refuse_unheard(evaluates=with_validation and parts[-1].eval_strategy != "no")
+        self._refuse_impossible()
         arguments = RunArguments(*parts, given=self.as_given())
         if arguments.training.label_smoothing_factor:  # the model's own smoothing acts in its loss
             arguments.model.label_smoothing = arguments.training.label_smoothing_factor
@@ -118,7 +114,7 @@ class Flags:
             arguments.training.mixed_precision = "no"  # also where accelerate's file has another: the flag goes before
         return arguments
 
-    def _check_pairs(self) -> None:
+    def _refuse_unheard(self, evaluates: bool) -> None:
         """Raises where a flag that was given would not be heard, for what others say or leave out."""
         values = vars(self.namespace)
         heard = {name for name in self.given if values[name] is not None and values[name] is not False}
@@ -137,6 +133,11 @@ class Flags:
             raise UsageError("--symbol_pattern is for --tokenizer_type symbols: give that too, or leave it out.")
         if "vocab_size" in heard and self.namespace.tokenizer_type == "symbols":
             raise UsageError("--tokenizer_type symbols has as many as the text has: leave out --vocab_size.")
+        if "early_stopping_patience" in heard and not evaluates:
+            raise UsageError("--early_stopping_patience needs a validation set, and another --eval_strategy than no.")
+
+    def _refuse_impossible(self) -> None:
+        """Raises where a value cannot be, by itself or beside another."""
         if self.namespace.resume_from_checkpoint not in (None, "", "true", "True", "false", "False"):
             raise UsageError(
                 "--resume_from_checkpoint is true or false: a run goes on from its own last whole checkpoint; "
