@@ -7,8 +7,9 @@ QUICK := -q -m "not slow and not faults" --numprocesses logical --maxprocesses 4
 
 .PHONY: demo test test-slow test-lowest test-newest faults fuzz lint format clean
 
+# Threads that wait do not hold a core that another process could have (docs/training-speed.md).
 demo: .venv/ready-demo
-	.venv/bin/transformer2017 demo
+	GOMP_SPINCOUNT=1000 .venv/bin/transformer2017 demo
 
 test: .venv/ready-test
 	$(RUN) -m pytest $(QUICK)

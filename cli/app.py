@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from transformer2017.configuration import UsageError
+
 from .loading import load
 from .space import write_space
 
@@ -11,6 +13,8 @@ from .space import write_space
 def run(argv: list[str]) -> int:
     """Serves the page until it is interrupted, or writes the folder of a Space."""
     arguments = _parser().parse_args(argv)
+    if arguments.port is not None and not 0 < arguments.port < 2**16:
+        raise UsageError(f"--port is a number from 1 to 65535, not {arguments.port}")
     if arguments.space:
         write_space(arguments.model, Path(arguments.space))
         name = arguments.model.rpartition("/")[2]

@@ -84,7 +84,8 @@ def read_checkpoint(path: str | Path) -> tuple[argparse.Namespace, State]:
         ) from error
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
         raise UsageError(f"{path} is no fairseq checkpoint: it has no entry 'model'.")
-    arguments = checkpoint.get("args") or (checkpoint.get("cfg") or {}).get("model")
+    whole = checkpoint.get("cfg")
+    arguments = checkpoint.get("args") or (whole.get("model") if isinstance(whole, dict) else None)
     if isinstance(arguments, dict):
         arguments = argparse.Namespace(**arguments)
     if arguments is None:

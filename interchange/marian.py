@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
-from transformer2017.configuration.manifest import check_weights
+from transformer2017.configuration.manifest import check_folder, check_weights
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformer2017.modeling.output_length import named_max_length
 from transformers import (
+    AutoConfig,
     AutoTokenizer,
     GenerationConfig,
     MarianConfig,
@@ -231,10 +232,12 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
         UsageError: If there is no such model, or it cannot be represented.
         RunError: If the logits differ.
     """
-    try:  # in float32: in half precision their table of positions is not quite the formula, and weights train badly
+    check_folder(str(path))
+    try:
+        if (kind := AutoConfig.from_pretrained(path).model_type) != "marian":
+            raise ValueError(f"its config.json says that it is a {kind}")
+        # In float32: in half precision their table of positions is not quite the formula, and weights train badly.
         marian, loading = MarianMTModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-        if marian.config.model_type != "marian":
-            raise ValueError(f"its config.json says that it is a {marian.config.model_type}")
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"{path} cannot be read as a MarianMT model: {in_a_line(error)}") from error
     check_weights(path, loading)

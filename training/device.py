@@ -1,5 +1,9 @@
 """What the machine has: an accelerator or none, whether it multiplies bfloat16 in hardware, and other processes."""
 
+import os
+import sys
+
+import psutil
 import torch
 
 from .training_arguments import TrainingArguments
@@ -27,6 +31,18 @@ def idle_gpus(arguments: TrainingArguments) -> int:
     """GPUs beside the one that a run of a single process is on."""
     alone = arguments.world_size == 1 and arguments.device.type == "cuda"
     return torch.cuda.device_count() - 1 if alone else 0
+
+
+def others_share(arguments: TrainingArguments) -> float:
+    """The share of the processor that other processes take, where threads would wait for one another in its way.
+
+    Threads that wait hold a core for some milliseconds, unless they are told not to: with another process on two cores
+    an update takes two to three times as long for it (docs/training-speed.md). 0 where it matters not.
+    """
+    told = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ)
+    if arguments.device.type != "cpu" or torch.get_num_threads() == 1 or told or not sys.platform.startswith("linux"):
+        return 0.0
+    return psutil.cpu_percent(interval=0.3) / 100  # this process sleeps meanwhile
 
 
 def max_over_processes(number: int, arguments: TrainingArguments) -> int:

@@ -58,6 +58,8 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     say(f"recipe      {arguments.describe()}")
     if idle := device.idle_gpus(arguments.training):
         say(f"devices     {idle} more GPUs lie idle: torchrun --nproc_per_node {idle + 1} -m transformer2017 train")
+    if (share := device.others_share(arguments.training)) > 0.25:
+        say(f"threads     others take {share:.0%} of the processor: GOMP_SPINCOUNT=1000 before the command may help")
     trainer = Transformer2017Trainer(
         model, arguments.training, prepared.validation, train_dataset=tokens, processing_class=tokenizer
     )

@@ -151,6 +151,9 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         for name in ("batch_tokens", "device_batch_tokens", "eval_sentences"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, not {value}.")
+        for name in ("save_minutes", "max_minutes"):
+            if (minutes := getattr(self, name)) is not None and not minutes > 0:
+                raise ValueError(f"--{name} must be more than 0, not {minutes:g}.")
         by_steps = self.eval_strategy == self.save_strategy == "steps" and min(self.save_steps, self.eval_steps) >= 1
         if self.load_best_model_at_end and by_steps and self.save_steps % self.eval_steps:
             raise ValueError(

@@ -161,3 +161,9 @@ def answer(address: str, server: subprocess.Popen) -> str:
 def test_a_space_cannot_hold_a_folder_of_this_computer(model_folder, tmp_path, capsys):
     assert main(["app", model_folder, "--space", str(tmp_path / "space")]) == 2
     assert "give its name there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_cannot_be_is_refused(port, capsys):
+    assert main(["app", "MODEL", "--port", port]) == 2
+    assert "--port is a number from 1 to 65535" in capsys.readouterr().err

@@ -169,6 +169,12 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
         read_checkpoint(tmp_path / "evil.pt")
 
 
+def test_a_checkpoint_of_another_form_is_named(tmp_path):
+    torch.save({"model": {}, "cfg": [1]}, tmp_path / "other.pt")
+    with pytest.raises(UsageError, match="does not hold the arguments of its training"):
+        read_checkpoint(tmp_path / "other.pt")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"), [("cat 5\ndog\n", r"line 2: expected a piece"), ("cat 5\n", "makes 5 tokens, and the model")]
 )

@@ -200,9 +200,19 @@ def test_out_and_in_again_gives_the_same_weights(exportable):
         assert torch.equal(again.state_dict()[name], weight), name
 
 
-def test_import_of_something_else(tmp_path):
-    with pytest.raises(UsageError, match="cannot be read as a MarianMT model"):
-        import_marian(tmp_path, tmp_path / "ours")
+def test_import_of_something_else(tmp_path, config):
+    """Before the Hub is asked, and before any weights are loaded."""
+    Transformer2017ForConditionalGeneration(config).save_pretrained(tmp_path / "own")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").touch()
+    for name, told in (
+        ("own", "cannot be read as a MarianMT model: its config.json says that it is a transformer2017"),
+        ("empty", "holds no config.json"),
+        ("text", "there is no model folder"),
+        ("nowhere", "there is no model folder"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            import_marian(tmp_path / name, tmp_path / "ours")
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformer2017 import Transformer2017ForConditionalGeneration
+from transformer2017.configuration import UsageError
 from transformer2017.configuration.manifest import write_manifest
 from transformer2017.training import train
-from transformer2017.training.averaging import average_weights, last_checkpoints
+from transformer2017.training.averaging import average_run, average_weights, last_checkpoints
 
 
 @pytest.fixture
@@ -59,3 +60,26 @@ def test_the_average_is_taken_unless_it_does_worse(run, monkeypatch, last, avera
     for name, weight in expected.items():
         torch.testing.assert_close(weights[name], weight)
     assert model.lm_head.weight is model.model.shared.weight  # still tied
+
+
+def test_what_is_not_averaged_is_told(run, tmp_path, caplog):
+    """A torn checkpoint among the last, none that is whole, and one of another model."""
+    assert [path.name for path in last_checkpoints(run, 2)] == ["checkpoint-9", "checkpoint-10"]
+    assert "checkpoint-11 is torn and is not used" in caplog.text
+    other = {name: torch.zeros(3, 3) for name in load_file(run / "checkpoint-8" / "model.safetensors")}
+    save_file(other, run / "checkpoint-8" / "model.safetensors")
+    with pytest.raises(UsageError, match="checkpoint-8 holds weights of other names or sizes than"):
+        average_weights([run / "checkpoint-9", run / "checkpoint-8"])
+    for manifest in run.glob("*/manifest.json"):
+        manifest.unlink()
+    with pytest.raises(UsageError, match="holds 4 checkpoints, and none is as its manifest"):
+        last_checkpoints(run, 2)
+
+
+def test_an_average_replaces_nothing_unasked(run, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "note").touch()
+    with pytest.raises(UsageError, match="notes is not an empty folder"):
+        average_run(run, 2, tmp_path / "notes")
+    with pytest.raises(UsageError, match="is a checkpoint of the run"):
+        average_run(run, 2, run / "checkpoint-10", overwrite=True)

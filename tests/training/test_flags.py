@@ -1,11 +1,13 @@
 """Flags: which goes before which, and what the machine decides."""
 
 import re
+import sys
 
 import pytest
 import torch
 from transformer2017.cli import main
 from transformer2017.configuration import UsageError
+from transformer2017.training import device
 from transformer2017.training import flags as flags_module
 from transformer2017.training.flags import Flags
 from transformer2017.training.prepare import prepare
@@ -286,3 +288,23 @@ def test_a_file_of_flags_may_say_no_have_empty_lists_and_small_numbers(tmp_path)
     (tmp_path / "flags.json").write_text('{"learning_rate": 1e-05, "lr_scheduler_kwargs": {"min_lr": 1e-05}}')
     read = Flags([str(tmp_path / "flags.json")]).namespace
     assert (read.learning_rate, read.lr_scheduler_kwargs) == (1e-5, {"min_lr": 1e-5})
+
+
+def test_threads_that_others_would_hold_up_are_told_of(tmp_path, monkeypatch):
+    """Not where there is one, or where the user has told them how to wait."""
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    monkeypatch.setattr(device.psutil, "cpu_percent", lambda interval: 48.0)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(device.torch, "get_num_threads", lambda: 1)
+    assert device.others_share(arguments) == 0
+    monkeypatch.setattr(device.torch, "get_num_threads", lambda: 2)
+    assert device.others_share(arguments) == (0.48 if sys.platform.startswith("linux") else 0)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+    assert device.others_share(arguments) == 0
+
+
+@pytest.mark.parametrize("name", ["save_minutes", "max_minutes"])
+def test_minutes_that_are_none_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"--{name} must be more than 0, not -1"):
+        TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{name: -1})

@@ -6,7 +6,7 @@ import pytest
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.flag_parser import read_flag_file
-from transformer2017.training.readers import Columns, read_pairs_file
+from transformer2017.training.readers import Columns, read_dataset, read_pairs_file
 from transformer2017.training.tokenization import load_tokenizer, train_tokenizer
 
 COLUMNS = Columns(source_language="en", target_language="de")
@@ -69,3 +69,11 @@ def test_a_token_of_an_absurd_number_is_refused_before_memory_is_taken_for_it(tm
     (tmp_path / "tokenizer.json").write_text(json.dumps(description))
     with pytest.raises(UsageError, match="numbers a token 1000000000"):
         load_tokenizer(str(tmp_path / "tokenizer.json"))
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_damaged_row_of_a_data_set_is_named(tmp_path, streaming):
+    """Streamed, it is met when it is read; else when the set is loaded, where the library tells of the cause apart."""
+    (tmp_path / "train.jsonl").write_text('{"en": "a dog", "de": "ein Hund"}\n{broken\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="JSON parse error"):
+        list(read_dataset(str(tmp_path), "train", None, streaming, COLUMNS))
