@@ -202,7 +202,7 @@ def test_out_and_in_again_gives_the_same_weights(exportable):
 
 def test_import_of_something_else(tmp_path, config):
     """Before the Hub is asked, and before any weights are loaded."""
-    Transformer2017ForConditionalGeneration(config).save_pretrained(tmp_path / "own")
+    transformer2017.Transformer2017ForConditionalGeneration(config).save_pretrained(tmp_path / "own")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").touch()
     for name, told in (
