@@ -49,7 +49,7 @@ def average_weights(folders: list[Path]) -> dict[str, torch.Tensor]:
         shapes = {name: weight.shape for name, weight in weights.items()}
         if total and shapes != {name: weight.shape for name, weight in total.items()}:
             raise UsageError(
-                f"{folder} holds weights of other names or sizes than {folders[0]}, and no mean with them."
+                f"{folder} holds weights of other names or sizes than {folders[0]}, so they have no mean."
             )
         for name, weight in weights.items():
             dtypes[name] = weight.dtype

@@ -168,15 +168,12 @@ class Flags:
         if "average_checkpoints" in given and "save_total_limit" not in given:
             most = int(self.parser.get_default("save_total_limit"))
             implied["save_total_limit"] = max(most, namespace.average_checkpoints + 1)
-        for one, other in (("eval_steps", "save_steps"), ("save_steps", "eval_steps")):  # the best one is a saved one
-            if one in given and other not in given:
+        when, how_often = ("eval_strategy", "save_strategy"), ("eval_steps", "save_steps")
+        for one, other in (when, when[::-1], how_often, how_often[::-1]):  # the best one is a saved one
+            if one in given and other not in given and getattr(namespace, one) not in ("no", "best"):
                 implied[other] = getattr(namespace, one)
-        strategies = ("eval_strategy", "save_strategy")
-        for one, other in (strategies, strategies[::-1]):
-            if one in given and other not in given and getattr(namespace, one) in ("steps", "epoch"):
-                implied[other] = getattr(namespace, one)
-            if one in given and getattr(namespace, one) == "no":
-                implied["load_best_model_at_end"] = False
+        if any(name in given and getattr(namespace, name) == "no" for name in when):
+            implied["load_best_model_at_end"] = False
         if namespace.save_minutes:  # the best checkpoint would need an evaluation at each
             implied |= {"save_strategy": "no", "load_best_model_at_end": False}
         if not with_validation:

@@ -121,22 +121,18 @@ def read_dataset(
     except Exception as error:
         cause = error.__cause__ or error  # the library says first that there was one
         raise UsageError(f"--dataset {name} (split {split}) cannot be loaded: {in_a_line(cause)}") from error
-    for number, row in enumerate(_as_they_come(rows, f"--dataset {name} (split {split})"), start=1):
+    for number, row in _as_they_come(rows, f"--dataset {name} (split {split})"):
         yield columns.pair(row, f"--dataset {name}, row {number}")
 
 
-def _as_they_come(rows: Iterable[Any], name: str) -> Iterator[Any]:
-    """The rows of a data set, which a streamed one reads, or fails to, as they are asked for."""
-    rows, number = iter(rows), 0
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except Exception as error:  # of the network or of any format
-            raise UsageError(f"{name} cannot be read behind row {number}: {in_a_line(error)}") from error
-        number += 1
-        yield row
+def _as_they_come(rows: Iterable[Any], name: str) -> Iterator[tuple[int, Any]]:
+    """The rows of a data set, counted from 1. A streamed one reads them, or fails to, as they are asked for."""
+    number = 0
+    try:
+        for number, row in enumerate(rows, start=1):
+            yield number, row
+    except Exception as error:  # of the network or of any format
+        raise UsageError(f"{name} cannot be read behind row {number}: {in_a_line(error)}") from error
 
 
 def _split_of(loaded: Any, split: str) -> Any:
