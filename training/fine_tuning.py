@@ -12,17 +12,28 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 
 from .arguments import RunArguments
 from .evaluation import load_model
+from .schedule import peak_learning_rate
 from .tokenization import SPACE
 
 # What may change without changing what the weights mean.
 RATES = {"dropout", "attention_dropout", "activation_dropout", "label_smoothing"}
 OF_THE_TOKENIZER = {"tokenizer", "tokenizer_type", "symbol_pattern"}
+PART_OF_THE_RATE = 0.1  # of what a recipe has for a new model: at all of it, one forgets (docs/how-to/fine-tune.md)
 
 
 def asked_rates(arguments: RunArguments) -> dict[str, object]:
     """The rates that the user asked for, and not a recipe's: a trained model has its own."""
     given = {*arguments.given, *({"label_smoothing"} if "label_smoothing_factor" in arguments.given else ())}
     return {name: value for name, value in arguments.model.overrides().items() if name in RATES & given}
+
+
+def settle_rate(arguments: RunArguments, d_model: int) -> None:
+    """Takes a part of the recipe's rate, or of the paper's (§5.3), unless the user has given one."""
+    training = arguments.training
+    if "learning_rate" in arguments.given or (training.learning_rate is None and 0 < training.warmup_steps < 1):
+        return  # a warm-up that is a part of the run has no rate of the paper's: the trainer says so
+    rate = training.learning_rate or peak_learning_rate(d_model, training.warmup_steps)
+    training.learning_rate = PART_OF_THE_RATE * rate
 
 
 def refuse_other_sizes(arguments: RunArguments) -> None:

@@ -158,7 +158,9 @@ def config_of(arguments: RunArguments, **fields: int) -> Transformer2017Config:
 def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> Transformer2017ForConditionalGeneration:
     """The model to go on from, or a new one of the sizes asked for, with the paper's way of decoding."""
     if arguments.model.model:
-        return fine_tuning.load_to_go_on(arguments, tokenizer)
+        model = fine_tuning.load_to_go_on(arguments, tokenizer)
+        fine_tuning.settle_rate(arguments, model.config.d_model)
+        return model
     start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     fields = {
         "vocab_size": len(tokenizer),

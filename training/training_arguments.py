@@ -77,7 +77,10 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     )
     learning_rate: float | None = field(
         default=None,
-        metadata={"help": "The rate at the end of warm-up; d_model^-0.5 * warmup_steps^-0.5 (§5.3) if absent."},
+        metadata={
+            "help": "The rate at the end of warm-up; d_model^-0.5 * warmup_steps^-0.5 (§5.3) if absent. With --model "
+            "and without this, a tenth of it or of the recipe's."
+        },
     )
     lr_scheduler_type: str = field(
         default="inverse_sqrt", metadata={"help": "inverse_sqrt is the paper's (§5.3); or another of transformers'."}

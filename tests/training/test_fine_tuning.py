@@ -66,6 +66,24 @@ def test_a_model_of_symbols_goes_on_by_its_own_score(flags, tmp_path, capsys):
     assert "--metric_for_best_model bleu is no score of this run, which has wer, per, loss" in capsys.readouterr().err
 
 
+def test_a_trained_model_goes_on_gently(flags, tmp_path, capsys):
+    """At a new model's rate a trained one forgets: a tenth of the recipe's, or of §5.3's; a given one stays."""
+    few = {"max_steps": 2, "save_steps": 2, "eval_steps": 2, "average_checkpoints": 0}
+    assert main(["train", *flags(**few)]) == 0
+    paper = 16**-0.5 * 400**-0.5  # §5.3 at d_model 16 and 400 updates of warm-up: 0.0125
+    schedule = {"recipe": "paper-base", "warmup_steps": 400}
+    for rate, more in ((1.5e-4, {}), (paper / 10, schedule), (0.003, {"learning_rate": 0.003, **schedule})):
+        capsys.readouterr()
+        name = f"tuned-{rate:g}"
+        assert main(["train", *without_sizes(flags(name, model=tmp_path / "run", **few, **more))]) == 0
+        assert f"peak rate {rate:g} after" in capsys.readouterr().out
+        peak = float(torch.load(tmp_path / name / "checkpoint-2" / "scheduler.pt")["base_lrs"][0])
+        assert abs(peak - rate) < 1e-9
+    more = without_sizes(flags("part", model=tmp_path / "run", recipe="paper-base", warmup_steps=0.1, **few))
+    assert main(["train", *more]) == 2
+    assert "needs a --learning_rate" in capsys.readouterr().err
+
+
 def test_words_need_a_model(flags, capsys):
     assert main(["train", *flags(add_words="words")]) == 2
     assert "give --model FOLDER too" in capsys.readouterr().err
