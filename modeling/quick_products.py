@@ -1,5 +1,6 @@
 """Products with matrices of weights in float32 on a CPU, quicker than torch's own, for training."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return _multiply(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
@@ -43,8 +44,10 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        d_x = _Product.apply(d_y, weight.T, None) if of_x else None
-        d_weight = _gradient_of_weight(x, d_y) if of_weight else None
+        # Through autograd only where this is to be differentiated in turn: that takes 30 µs more, each time.
+        multiply = _Product.apply if torch.is_grad_enabled() else _multiply
+        d_x = multiply(d_y, weight.T, None) if of_x else None
+        d_weight = _gradient_of_weight(x, d_y, multiply) if of_weight else None
         return d_x, d_weight, d_y.sum(0) if of_bias else None
 
     @staticmethod
@@ -53,7 +56,11 @@ class _Product(torch.autograd.Function):
         return torch.vmap(nn.functional.linear, in_dims)(*operands), 0
 
 
-def _gradient_of_weight(x: Tensor, d_y: Tensor) -> Tensor:
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _gradient_of_weight(x: Tensor, d_y: Tensor, multiply: Callable[..., Tensor]) -> Tensor:
     """(rows, in) and (rows, out) to (out, in). oneDNN copies what comes first, as it lies transposed: the narrower."""
     is_wider = d_y.shape[1] > x.shape[1]
-    return _Product.apply(x.T, d_y.T, None).T if is_wider else _Product.apply(d_y.T, x.T, None)
+    return multiply(x.T, d_y.T, None).T if is_wider else multiply(d_y.T, x.T, None)
