@@ -97,6 +97,11 @@ class TokenBatchSampler(Sampler[list[int]]):
             int(np.maximum(source_lengths[start : start + POOL], target_lengths[start : start + POOL]).sum())
             for start in range(0, len(source_lengths), POOL)
         )
+        if 0 < len(source_lengths) < batches_per_update:
+            raise UsageError(
+                f"{len(source_lengths)} pairs cannot fill the {batches_per_update} batches of an update: take fewer "
+                "processes, or parts of an update."
+            )
         updates = max(1, math.ceil(self._growth() * self.total_cost / (batch_tokens * batches_per_update)))
         self.num_batches = min(updates * batches_per_update, self._most_batches(batches_per_update))
 

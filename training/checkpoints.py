@@ -81,8 +81,9 @@ def remove(checkpoints: Iterable[Path]) -> None:
 
 
 def rotate(run: Path, limit: int | None, best: str | None) -> None:
-    """Deletes all but the last `limit` checkpoints and the best one."""
-    if limit is None or limit <= 0:
-        return
-    keep = {Path(best).name} if best else set()
-    remove(path for path in checkpoints_of(run)[:-limit] if path.name not in keep)
+    """Deletes all before the last `limit` checkpoints but the best one. Those without a manifest do not count."""
+    found = checkpoints_of(run)
+    kept = [path for path in found if (path / MANIFEST).is_file()][-limit:] if limit and limit > 0 else []
+    if kept:
+        keep = {Path(best).name} if best else set()
+        remove(path for path in found[: found.index(kept[0])] if path.name not in keep)

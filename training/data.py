@@ -17,6 +17,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import pyarrow as pa
@@ -171,11 +172,12 @@ def _columns(arguments: DataArguments) -> Columns:
 
 def weighted(pairs: Iterable[tuple[str, str]], weight: float) -> Iterator[tuple[str, str]]:
     """Takes each pair `weight` times on average: 2.5 is twice, and once more every other time."""
-    owed = 0.0
+    share, whole = Fraction(str(weight)).as_integer_ratio()  # 0.1 is a tenth, and ten of them are one
+    owed = 0
     for pair in pairs:
-        owed += weight
-        while owed >= 1:
-            owed -= 1
+        owed += share
+        while owed >= whole:
+            owed -= whole
             yield pair
 
 

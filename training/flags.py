@@ -143,6 +143,8 @@ class Flags:
                 "--resume_from_checkpoint is true or false: a run goes on from its own last whole checkpoint; "
                 "--model FOLDER begins from other weights."
             )
+        if self.namespace.save_only_model:
+            raise UsageError("--save_only_model: a run could not go on from such checkpoints. Leave it out.")
         count, limit = self.namespace.average_checkpoints, self.namespace.save_total_limit
         if {"average_checkpoints", "save_total_limit"} <= self.given and limit and count > limit:
             raise UsageError(f"--average_checkpoints {count} needs --save_total_limit {count} or more, not {limit}.")
@@ -168,6 +170,9 @@ class Flags:
         if "average_checkpoints" in given and "save_total_limit" not in given:
             most = int(self.parser.get_default("save_total_limit"))
             implied["save_total_limit"] = max(most, namespace.average_checkpoints + 1)
+        if "save_total_limit" in given and "average_checkpoints" not in given and namespace.save_total_limit:
+            most = int(self.parser.get_default("average_checkpoints"))
+            implied["average_checkpoints"] = min(most, namespace.save_total_limit)
         when, how_often = ("eval_strategy", "save_strategy"), ("eval_steps", "save_steps")
         for one, other in (when, when[::-1], how_often, how_often[::-1]):  # the best one is a saved one
             if one in given and other not in given and getattr(namespace, one) not in ("no", "best"):

@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformer2017.configuration.manifest import write_whole
 from transformers import PreTrainedModel, TrainerCallback
@@ -72,7 +73,7 @@ def memory_of_device(device: torch.device) -> int:
     """Bytes that a process of the run may count on: of its GPU, or its part of the machine or container."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = psutil.virtual_memory().total
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         memory = min(memory, int(text))

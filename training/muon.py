@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformer2017.configuration import UsageError
 from transformers import PreTrainedModel
 
 from .device import bfloat16_is_quick
@@ -28,6 +29,8 @@ def muon_and_adam(model: PreTrainedModel, args: TrainingArguments, decayed: set[
     to_vocabulary = model.get_output_embeddings()
     maps = [each for each in model.modules() if isinstance(each, nn.Linear) and each is not to_vocabulary]
     matrices = [each.weight for each in maps if each.weight.requires_grad]
+    if not matrices:
+        raise UsageError("--muon has no matrix to train: all maps of the layers are frozen. Leave it out.")
     of_muon = set(map(id, matrices))
     others = {n: each for n, each in model.named_parameters() if each.requires_grad and id(each) not in of_muon}
     groups = [

@@ -1,5 +1,6 @@
 """What a run shows while it trains: a bar, the scores, sample translations, and curves at the end."""
 
+import numbers
 import sys
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ class ProgressBar(TrainerCallback):
         """Shows loss and rate on the bar, or in a line of their own where there is none."""
         if self.bar is None or not logs or "loss" not in logs:
             return
-        said = f"loss {logs['loss']:.3f}, rate {logs['learning_rate']:.2g}"
+        said = f"loss {logs['loss']:.3f}" + (f", rate {logs['learning_rate']:.2g}" if "learning_rate" in logs else "")
         if self.bar.disable:
             self.bar.write(f"update {state.global_step:,} of {state.max_steps:,}: {said}")
         else:
@@ -54,7 +55,7 @@ class ProgressBar(TrainerCallback):
             scores = ", ".join(
                 f"{name.removeprefix('eval_')} {value:.2f}"
                 for name, value in metrics.items()
-                if name.startswith("eval_")
+                if name.startswith("eval_") and isinstance(value, numbers.Number)
             )
             self.bar.write(f"update {state.global_step:,} (epoch {state.epoch or 0:.1f}): validation {scores}")
 

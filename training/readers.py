@@ -156,10 +156,10 @@ def _read_tsv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
                 header = cells
             elif header is None:
                 yield _two_cells(cells, where)
-            elif len(cells) < len(header):
-                raise UsageError(f"{where} has {len(cells)} of the {len(header)} cells that line 1 has.")
+            elif len(cells) != len(header):
+                raise UsageError(f"{where} has {len(cells)} cells, and line 1 has {len(header)}.")
             else:
-                yield columns.pair(dict(zip(header, cells, strict=False)), where)
+                yield columns.pair(dict(zip(header, cells, strict=True)), where)
 
 
 def _two_cells(cells: list[str], where: str) -> tuple[str, str]:
@@ -180,7 +180,11 @@ def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
         rows = csv.DictReader(file)
         try:
             for row in rows:
-                yield columns.pair(row, str(path))
+                where = f"{path}, line {rows.line_num}"
+                if None in row or None in row.values():  # more cells than names, or fewer
+                    names = len(rows.fieldnames)
+                    raise UsageError(f"{where} has not the {names} cells of line 1: quote a cell that has a comma.")
+                yield columns.pair(row, where)
         except csv.Error as error:
             raise UsageError(f"{path}, line {rows.line_num} is not CSV: {in_a_line(error)}.") from None
 

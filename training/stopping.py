@@ -20,8 +20,10 @@ def is_over(state: TrainerState, args: Any, max_steps: int) -> bool:
     if state.global_step >= max_steps:
         return True
     patience = args.early_stopping_patience
+    if not patience:
+        return False
     metric = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
-    return bool(patience) and evaluations_since_best(state.log_history, metric, args.greater_is_better) >= patience
+    return evaluations_since_best(state.log_history, metric, args.greater_is_better) >= patience
 
 
 class EarlyStopping(TrainerCallback):

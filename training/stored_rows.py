@@ -15,12 +15,13 @@ ROWS_AT_ONCE = 10_000
 
 
 def store(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Dataset:
-    """Writes rows to an Arrow file, whole or not at all, and opens it memory-mapped."""
+    """Writes rows to an Arrow file, whole or not at all, and opens it memory-mapped. A note of other rows is gone."""
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
+    path.with_suffix(".json").unlink(missing_ok=True)
     os.replace(partial, path)
     return Dataset.from_file(str(path))
 

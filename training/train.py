@@ -22,6 +22,7 @@ from .run_folder import RunFolder
 from .sharding import whole
 from .signals import StopOnSignal, StopSignals
 from .trainer import Transformer2017Trainer
+from .training_arguments import LESS_IS_BETTER
 
 
 def train(argv: list[str]) -> Path:
@@ -163,8 +164,9 @@ def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> 
     label = f"average of the last {count} checkpoints"
     averaged_scores = {"weights": label, "chosen": chosen, **final_scores(trainer, validation)}
     say(f"{label}: {card.one_line(averaged_scores)}")
-    metric = next(name for name in ("bleu", "wer") if name in scores)
-    if (averaged_scores[metric] >= scores[metric]) == (metric == "bleu"):
+    asked = (trainer.args.metric_for_best_model or "").removeprefix("eval_")
+    metric = asked if asked in scores else next(name for name in ("bleu", "wer") if name in scores)
+    if (averaged_scores[metric] >= scores[metric]) == (metric not in LESS_IS_BETTER):
         return averaged_scores
     averaging.set_weights(model, single)
     return scores

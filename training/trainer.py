@@ -160,14 +160,17 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in `Trainer`.
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`; True goes on from the last checkpoint that is whole.
 
         Raises:
             RunError: If memory runs out, or another process of the run is lost; the sentence says how to go on.
         """
+        if resume_from_checkpoint is True:
+            last, _ = checkpoints.last_whole_checkpoint(Path(self.args.output_dir))
+            resume_from_checkpoint = str(last) if last else True
         try:
-            return super().train(*args, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         except (RuntimeError, MemoryError) as error:
             if reason := outer_fault(error):
                 raise RunError(f"{reason} at update {self.state.global_step + 1}. {self._way_back()}") from error

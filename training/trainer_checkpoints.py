@@ -1,9 +1,12 @@
 """The trainer's checkpoints: each with a manifest, written last, so that a run goes on from one that is whole."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch.optim.lr_scheduler import LambdaLR
 from transformer2017.configuration import RunError
 from transformer2017.configuration.manifest import write_manifest
 from transformers import Seq2SeqTrainer
@@ -43,13 +46,12 @@ class CheckpointingTrainer(Seq2SeqTrainer):
         checkpoint = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         if not is_finite(self.model):
             raise self._divergence(f"A weight is not a number at update {self.state.global_step}.")
-        limit = self.args.save_total_limit
-        self.args.save_total_limit = None  # `Trainer` would delete before this one is whole
         try:
             if self.args.should_save:
                 checkpoints.remove([checkpoint])
             self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
+            with self._keeping_all():  # `Trainer` would delete before this one is whole
+                super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 write_manifest(checkpoint)
@@ -57,11 +59,44 @@ class CheckpointingTrainer(Seq2SeqTrainer):
             checkpoints.remove([checkpoint])
             raise RunError(f"{checkpoint} could not be written ({error}). {self._way_back()}") from error
         finally:
-            self.args.save_total_limit = limit
             aside, self.keeps_aside = self.keeps_aside, False
         if self.args.should_save and not aside:
             checkpoints.remove(checkpoints.checkpoints_of(checkpoints.kept_aside(run)))
-            checkpoints.rotate(run, limit, self.state.best_model_checkpoint)
+            checkpoints.rotate(checkpoint.parent, self.args.save_total_limit, self.state.best_model_checkpoint)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`, which with a limit of 1 would keep the best alone: a run goes on from its last."""
+        with self._keeping_all():
+            return super()._finalize_training(*args, **kwargs)
+
+    @contextmanager
+    def _keeping_all(self) -> Iterator[None]:
+        """Without a limit to the number of checkpoints."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            yield
+        finally:
+            self.args.save_total_limit = limit
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """As in `Trainer`; what it says decides whether to save where the strategy is `best`, or a signal asked to."""
+        is_best = super()._determine_best_metric(*args, **kwargs)
+        self.keeps_aside = self.keeps_aside and not is_best
+        return is_best or self.keeps_aside
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in `Trainer`, but rate, decay and betas are those asked for now, which the user may have changed."""
+        scheduler = self.lr_scheduler
+        if checkpoint is None or not isinstance(scheduler, LambdaLR):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        asked = [{name: group[name] for name in group if name != "params"} for group in self.optimizer.param_groups]
+        base_rates = scheduler.base_lrs
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler.base_lrs = base_rates
+        parts = [part(scheduler.last_epoch) for part in scheduler.lr_lambdas]
+        for group, options, base, part in zip(self.optimizer.param_groups, asked, base_rates, parts, strict=True):
+            group.update({**options, "lr": base * part})
 
     def _get_output_dir(self, trial: Any) -> str:
         """As in `Trainer`, but for a checkpoint that is kept aside."""

@@ -37,20 +37,25 @@ def test_the_average_is_of_the_last_whole_checkpoints(run, count):
 
 
 @pytest.mark.parametrize(
-    ("last", "average", "taken"),
+    ("asked", "last", "average", "taken"),
     [
-        ({"bleu": 20.0}, {"bleu": 21.0}, "average of the last 2 checkpoints"),
-        ({"bleu": 20.0}, {"bleu": 19.0}, "last update"),
-        ({"wer": 20.0}, {"wer": 21.0}, "last update"),
-        ({"wer": 20.0}, {"wer": 19.0}, "average of the last 2 checkpoints"),
+        ("bleu", {"bleu": 20.0}, {"bleu": 21.0}, "average of the last 2 checkpoints"),
+        ("bleu", {"bleu": 20.0}, {"bleu": 19.0}, "last update"),
+        ("wer", {"wer": 20.0}, {"wer": 21.0}, "last update"),
+        ("loss", {"wer": 20.0}, {"wer": 19.0}, "average of the last 2 checkpoints"),
+        ("chrf", {"bleu": 0.0, "chrf": 90.0}, {"bleu": 0.0, "chrf": 80.0}, "last update"),
+        ("eval_per", {"wer": 9.0, "per": 3.0}, {"wer": 9.5, "per": 2.0}, "average of the last 2 checkpoints"),
     ],
 )
-def test_the_average_is_taken_unless_it_does_worse(run, monkeypatch, last, average, taken):
+def test_the_average_is_taken_unless_it_does_worse(run, monkeypatch, asked, last, average, taken):
     """A higher BLEU is better, and a lower error rate; the model ends with the weights that are named."""
     found = iter((last, average))
     monkeypatch.setattr(train, "final_scores", lambda trainer, validation: next(found))
     model = Transformer2017ForConditionalGeneration.from_pretrained(run / "checkpoint-10")
-    args, state = SimpleNamespace(load_best_model_at_end=False), SimpleNamespace(best_model_checkpoint=None)
+    args, state = (
+        SimpleNamespace(load_best_model_at_end=False, metric_for_best_model=asked),
+        SimpleNamespace(best_model_checkpoint=None),
+    )
     trainer = SimpleNamespace(model=model, validation=object(), args=args, state=state)
     settings = SimpleNamespace(output_dir=str(run), average_checkpoints=2)
     scores = train.choose_weights(trainer, SimpleNamespace(training=settings))

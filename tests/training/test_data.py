@@ -1,5 +1,6 @@
 """Reading pairs: what a user's faulty files are answered with, and what cleaning leaves out."""
 
+import dataclasses
 import gzip
 import shutil
 
@@ -95,6 +96,16 @@ def test_a_changed_file_is_read_again(tmp_path):
     again = training_corpus(arguments, tmp_path / "kept")
     assert not again.reused
     assert again.pairs["source"][:] == ["another"]
+
+
+def test_a_reading_that_fails_leaves_no_note_of_what_was_read_before(tmp_path):
+    """Else the run with the old flags would take the rows of the failed one for its own."""
+    source, target = written(tmp_path, "a.en", "one\n"), written(tmp_path, "a.de", "eins zwei drei\n")
+    arguments = DataArguments(train_source=[str(source)], train_target=[str(target)])
+    training_corpus(arguments, tmp_path / "kept")
+    with pytest.raises(UsageError, match="No pair"):
+        training_corpus(dataclasses.replace(arguments, max_length_ratio=0.1), tmp_path / "kept")
+    assert training_corpus(arguments, tmp_path / "kept").pairs["source"][:] == ["one"]
 
 
 def test_a_changed_data_set_of_a_folder_is_read_again(tmp_path):
@@ -229,9 +240,12 @@ def test_external_entities_are_refused(tmp_path):
         ("a.tsv", "one\n", r"a\.tsv, line 1: .*a tab"),
         ("a.tsv", "0.9\ta dog\tein Hund\n", r"a\.tsv, line 1 has 3 cells, .*first line, .*--source_column"),
         ("a.tsv", "a dog\tein Hund\na\tb\tc\n", r"a\.tsv, line 2 has 3 cells"),
-        ("a.tsv", "id\tsource\ttarget\n1\ta\tb\n2\tc\n", r"a\.tsv, line 3 has 2 of the 3 cells that line 1 has"),
+        ("a.tsv", "id\tsource\ttarget\n1\ta\tb\n2\tc\n", r"a\.tsv, line 3 has 2 cells, and line 1 has 3"),
+        ("a.tsv", "source\ttarget\nHello\tworld\tHallo\n", r"a\.tsv, line 2 has 3 cells, and line 1 has 2"),
+        ("a.csv", "source,target\nHello, world,Hallo Welt\n", r"a\.csv, line 2 has not the 2 cells of line 1"),
+        ("a.csv", "source,target\nA dog\n", r"a\.csv, line 2 has not the 2 cells of line 1"),
         ("a.tsv", "en\tde\na dog\tein Hund\n", r"a\.tsv, line 1 may be a pair .*--source_language .* en and de if"),
-        ("a.csv", "english,german\na,b\n", r"a\.csv has the columns english, german: .*--source_column"),
+        ("a.csv", "english,german\na,b\n", r"a\.csv, line 2 has the columns english, german: .*--source_column"),
         ("a.jsonl", '{"translation": {"en": "a", "de": "b"}}\n', r"columns translation, en, de: .*--source_language"),
         ("a.jsonl", '\n{"source": "a", "target": ["b"]}\n', r"a\.jsonl, line 2, column target: .* it is a list"),
         ("a.jsonl", '{"source": true, "target": "b"}\n', r"a\.jsonl, line 1, column source: .* it is a bool"),
@@ -287,7 +301,7 @@ def test_units_that_lack_a_language_are_counted(tmp_path):
         list(read_pairs_file(file, Columns(source_language="en", target_language="nl")))
 
 
-@pytest.mark.parametrize(("weight", "count"), [(1, 10), (2, 20), (0.5, 5), (1.5, 15), (0, 0)])
+@pytest.mark.parametrize(("weight", "count"), [(1, 10), (2, 20), (0.5, 5), (1.5, 15), (0.1, 1), (0.3, 3), (0, 0)])
 def test_corpora_are_mixed_by_weight(weight, count):
     assert len(list(weighted([("a", "b")] * 10, weight))) == count
 

@@ -1,5 +1,6 @@
 """A run that was stopped ends as if it had not been: the oracle is the uninterrupted run."""
 
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformer2017.configuration import RunError, Stopped, UsageError
 from transformer2017.training import trainer as trainer_module
-from transformer2017.training.checkpoints import state_of
+from transformer2017.training.checkpoints import last_whole_checkpoint, rotate, state_of
 from transformer2017.training.run_folder import RunFolder
 from transformer2017.training.train import train
 from transformers import TrainerCallback
@@ -142,6 +143,56 @@ def test_a_signal_in_an_epoch_leaves_undone_what_is_due_at_its_end(flags, monkey
     assert_same_weights(whole, train(flags("stopped", **settings)))
     checkpoints = [sorted(path.name for path in folder.glob("checkpoint-*")) for folder in (whole, run)]
     assert checkpoints[0] == checkpoints[1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"save_total_limit": 1, "eval_steps": 1, "save_steps": 1}, {"save_strategy": "best", "eval_steps": 1}],
+    ids=["one checkpoint", "the best ones"],
+)
+def test_a_signals_checkpoint_is_kept_although_another_is_the_best(flags, monkeypatch, tmp_path, settings):
+    """The best score is that of the first update: neither the limit nor the strategy may cost the run its way back."""
+    worse_and_worse = itertools.count(50, -1)
+
+    class Signalled(trainer_module.Transformer2017Trainer):
+        def _determine_best_metric(self, metrics, trial):
+            return super()._determine_best_metric(metrics={**metrics, "eval_bleu": next(worse_and_worse)}, trial=trial)
+
+        def training_step(self, *args, **kwargs):
+            if self.state.global_step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().training_step(*args, **kwargs)
+
+    monkeypatch.setattr("transformer2017.training.train.Transformer2017Trainer", Signalled)
+    with pytest.raises(Stopped):
+        train(flags("stopped", average_checkpoints=0, **settings))
+    last, torn = last_whole_checkpoint(tmp_path / "stopped")
+    assert (last.name, torn) == ("checkpoint-6", [])
+    assert (tmp_path / "stopped" / "checkpoint-1").is_dir()
+
+
+def test_a_run_goes_on_at_the_rate_that_is_asked_for_now(flags):
+    """A run whose loss is no number is told to lower its rate: that must be heard, with momentum and schedule kept."""
+    settings = {"lr_scheduler_type": "linear", "warmup_steps": 2, "weight_decay": 0.1}
+    train(flags("run", learning_rate=0.01, max_steps=8, **settings))
+    again = flags("run", learning_rate=0.001, max_steps=16, **{**settings, "weight_decay": 0.3})
+    folder = train([*again, "--resume_from_checkpoint", "true"])
+    rates = {e["step"]: e["learning_rate"] for e in state_of(folder / "checkpoint-16").log_history if "loss" in e}
+    assert rates[6] == pytest.approx(0.01 * (8 - 5) / 6)  # of the update itself, which begins with 5 done
+    assert rates[10] == pytest.approx(0.001 * (16 - 9) / 14)
+    optimizer = torch.load(folder / "checkpoint-16" / "optimizer.pt")
+    assert {group["weight_decay"] for group in optimizer["param_groups"]} == {0.3, 0.0}
+    assert {float(state["step"]) for state in optimizer["state"].values()} == {16.0}
+
+
+def test_rotation_does_not_count_what_is_torn(tmp_path):
+    """A checkpoint torn by a kill comes after the one just written, which stays."""
+    for step, is_torn in ((5, True), (10, False), (15, False), (20, False), (25, True)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if not is_torn:
+            (tmp_path / f"checkpoint-{step}" / "manifest.json").write_text("{}")
+    rotate(tmp_path, 1, str(tmp_path / "checkpoint-10"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-20", "checkpoint-25"]
 
 
 def test_a_signals_checkpoint_is_no_less_a_run_to_lose(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,3 +154,38 @@ def test_a_model_may_be_made_when_training_begins(trainer, pairs, model):
     usual, start = trainer(pairs), copy.deepcopy(model)
     searched = trainer(pairs, model_init=lambda: copy.deepcopy(start))
     assert_same(weights_after(usual), weights_after(searched), atol=0, rtol=0)
+
+
+def test_scores_and_logs_of_any_kind_are_shown(trainer, pairs, capsys):
+    """`Seq2SeqTrainer` takes words among scores, and a loss in the logs without a rate."""
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "predict_with_generate": False}
+    scores = {"compute_metrics": lambda predictions: {"signature": "v1", "half": 0.5}}
+    made = trainer(pairs, settings | {"metric_for_best_model": "half"}, eval_dataset=pairs, **scores)
+    made.train()
+    assert "half 0.50" in capsys.readouterr().out
+    made.log({"loss": 1.0})
+
+
+def test_true_goes_on_from_a_checkpoint_that_is_whole(trainer, pairs):
+    """As `transformer2017 train` does: a torn one is passed over."""
+    settings = {"save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": False}
+    made = trainer(pairs, settings)
+    expected = weights_after(made)
+    (Path(made.args.output_dir) / "checkpoint-3" / "optimizer.pt").unlink()
+    again = trainer(pairs, settings)
+    again.train(True)
+    assert again._initial_global_step == 2
+    assert_same(expected, again.model.state_dict(), rtol=0, atol=0)
+
+
+def test_an_update_of_more_batches_than_pairs_is_refused(trainer, pairs):
+    with pytest.raises(UsageError, match="2 pairs cannot fill the 3 batches of an update"):
+        trainer(pairs.select(range(2)), {"gradient_accumulation_steps": 3}).train()
+
+
+def test_muon_without_a_matrix_to_train_is_refused(trainer, pairs):
+    made = trainer(pairs, {"muon": True})
+    for name, weight in made.model.named_parameters():
+        weight.requires_grad_("shared" in name)
+    with pytest.raises(UsageError, match="--muon has no matrix to train"):
+        made.train()
