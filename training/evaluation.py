@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedToken
 
 from .data import Corpus, language_of, read_pairs, tokenize
 from .metrics import SymbolErrorRate, TranslationScore, bleu_of
-from .tokenization import is_symbol_table
+from .tokenization import in_symbols, is_symbol_table
 
 
 @dataclass
@@ -59,7 +59,7 @@ def validation_set(
         return ValidationSet(sources, [[target] for target in targets], tokens, target_language)
     answers: dict[str, list[str]] = {}
     for source, target in pairs:
-        answers.setdefault(source, []).append(target)
+        answers.setdefault(source, []).append(in_symbols(target, tokenizer))
     return ValidationSet(list(answers), list(answers.values()), tokens, target_language, of_symbols=True)
 
 

@@ -75,7 +75,7 @@ def add_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedToken
     if backend is None or not isinstance(backend.model, models.BPE | models.WordLevel):
         raise UsageError("--add_words works with tokenizers of byte-pair encoding or symbols, not with this model's.")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--add_words {file} cannot be read: {error}") from error
     description = json.loads(backend.to_str())

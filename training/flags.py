@@ -32,7 +32,10 @@ RIVALS = (
     *(("tokenizer", of_a_new_one) for of_a_new_one in ("tokenizer_type", "vocab_size", "symbol_pattern")),
 )
 OF_A_DATASET = ("train_split", "validation_split", "dataset_config", "streaming")
-UNREAD = ("per_device_train_batch_size", "train_sampling_strategy", "dataloader_drop_last")
+UNREAD = (
+    "per_device_train_batch_size", "train_sampling_strategy", "dataloader_drop_last", "auto_find_batch_size",
+    "sortish_sampler",
+)  # fmt: skip
 
 
 class Flags:

@@ -16,6 +16,7 @@ from .arguments import RunArguments
 from .evaluation import ValidationSet, tokenized_validation_set
 from .flags import Flags
 from .memory import fit_accumulation_to_memory
+from .metrics import bleu_can_tell
 from .recipes import LEAST_UPDATES, MOST_EPOCHS
 from .subword_dropout import is_byte_pair_encoding
 from .training_arguments import LESS_IS_BETTER
@@ -46,8 +47,8 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
     tokenizer = make_tokenizer(corpus, arguments, store, goes_on)
     check_bpe_dropout(arguments.training.bpe_dropout, tokenizer)
     if validation is not None:
-        settle_best_score(arguments, tokenizer)
         validation.target_language = validation.target_language or corpus.target_language
+        settle_best_score(arguments, tokenizer, validation)
     positions = learned_positions(arguments)
     tokens, left_out = data.tokenize(
         corpus.pairs,
@@ -56,6 +57,8 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
         min((bound for bound in (arguments.data.max_length, positions) if bound), default=None),
         with_words=bool(arguments.training.bpe_dropout),
     )
+    if arguments.training.metric_for_best_model == "chrf" and "metric_for_best_model" not in arguments.given:
+        left_out += "; chrF decides which checkpoint is the best, as BLEU needs four words in a row"
     settle_epochs(arguments, max(data.total(tokens, "source_length"), data.total(tokens, "target_length")))
     evaluated = None
     if validation is not None:
@@ -116,18 +119,25 @@ def check_bpe_dropout(rate: float, tokenizer: PreTrainedTokenizerBase) -> None:
 def settle_epochs(arguments: RunArguments, tokens: float) -> None:
     """Gives a small corpus more epochs than the recipe does, unless the user has said how long the run is.
 
+    A warm-up to a given rate that nobody asked for takes a quarter of the run at most. The paper's rate follows from
+    its own warm-up, which stays (§5.3).
+
     Args:
         tokens: Of an epoch, on its longer side.
     """
-    training = arguments.training
-    if training.max_steps > 0 or "num_train_epochs" in arguments.given:
-        return
-    needed = min(math.ceil(LEAST_UPDATES / max(1.0, tokens / training.batch_tokens)), MOST_EPOCHS)
-    training.num_train_epochs = max(training.num_train_epochs, needed)
+    training, updates_of_epoch = arguments.training, max(1.0, tokens / arguments.training.batch_tokens)
+    if training.max_steps <= 0 and "num_train_epochs" not in arguments.given:
+        needed = min(math.ceil(LEAST_UPDATES / updates_of_epoch), MOST_EPOCHS)
+        training.num_train_epochs = max(training.num_train_epochs, needed)
+    updates = training.max_steps if training.max_steps > 0 else training.num_train_epochs * updates_of_epoch
+    if training.learning_rate is not None and "warmup_steps" not in arguments.given:
+        training.warmup_steps = min(training.warmup_steps, max(1, updates // 4))
 
 
-def settle_best_score(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> None:
+def settle_best_score(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase, validation: data.Corpus) -> None:
     """Chooses the score that makes a checkpoint the best by what the tokenizer makes, unless the user has.
+
+    That is BLEU, or chrF where BLEU would be 0 for the references themselves.
 
     Raises:
         UsageError: If the user chose one that this run's evaluations do not give.
@@ -136,6 +146,9 @@ def settle_best_score(arguments: RunArguments, tokenizer: PreTrainedTokenizerBas
     translations = (["wer", "per"] if of_symbols else ["bleu", "chrf"]) if training.predict_with_generate else []
     known = [*translations, "loss", "perplexity"]
     asked = training.metric_for_best_model if "metric_for_best_model" in arguments.given else known[0]
+    if asked == "bleu" and "metric_for_best_model" not in arguments.given:
+        references = validation.pairs["target"][: training.eval_sentences]
+        asked = "bleu" if bleu_can_tell(references, validation.target_language) else "chrf"
     chosen = asked.removeprefix("eval_")
     if chosen not in known:
         raise UsageError(f"--metric_for_best_model {chosen} is no score of this run, which has {', '.join(known)}.")

@@ -16,6 +16,7 @@ from .sentencepiece_model import load_sentencepiece
 PAD, START, END, UNKNOWN = SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>"]
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
 SPACE = "▁"  # what stands for a space inside a token, as in SentencePiece
+LONGEST_WORD = 10_000  # characters of a word that is parted in pieces: a clause is one where no spaces are written
 ALPHABET_SHARE = 0.5  # of the vocabulary: characters beyond that, the rarest, are spelt as bytes
 
 
@@ -116,7 +117,8 @@ def _train_unigram(lines: Iterator[str], vocab_size: int) -> Tokenizer:
 
 def _train_wordpiece(lines: Iterator[str], vocab_size: int) -> Tokenizer:
     """Word pieces, longest match first (Wu et al., 2016), as for English to French (§5.1). No byte fallback."""
-    tokenizer = _subword_tokenizer(models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix=""))
+    pieces = models.WordPiece(unk_token=UNKNOWN, continuing_subword_prefix="", max_input_chars_per_word=LONGEST_WORD)
+    tokenizer = _subword_tokenizer(pieces)
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         special_tokens=SPECIAL_TOKENS,
@@ -130,9 +132,14 @@ def _train_wordpiece(lines: Iterator[str], vocab_size: int) -> Tokenizer:
 
 def _symbol_table(lines: Iterator[str], pattern: str) -> Tokenizer:
     """A table of whole symbols: letters, phonemes, characters. Decoding puts a space between them."""
-    split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
+    try:
+        split = pre_tokenizers.Split(Regex(pattern), behavior="removed", invert=True)
+    except Exception as error:  # of no class of its own
+        raise UsageError(f"--symbol_pattern {pattern} is not a regular expression: {in_a_line(error)}") from error
     symbols = Counter(symbol for line in lines for symbol, _ in split.pre_tokenize_str(line))
-    table = SPECIAL_TOKENS + sorted(symbols, key=lambda symbol: (-symbols[symbol], symbol))
+    if not symbols:
+        raise UsageError(f"--symbol_pattern {pattern} finds no symbol in the text.")
+    table = SPECIAL_TOKENS + sorted(symbols.keys() - SPECIAL_TOKENS, key=lambda symbol: (-symbols[symbol], symbol))
     tokenizer = Tokenizer(models.WordLevel({symbol: i for i, symbol in enumerate(table)}, unk_token=UNKNOWN))
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
     tokenizer.pre_tokenizer = split
@@ -187,3 +194,9 @@ def is_symbol_table(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer knows whole symbols only (letters, phonemes), so that error rates are the scores."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend is not None and isinstance(backend.model, models.WordLevel)
+
+
+def in_symbols(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A text as a symbol table writes it: its symbols with a space between them."""
+    split = tokenizer.backend_tokenizer.pre_tokenizer
+    return text if split is None else " ".join(symbol for symbol, _ in split.pre_tokenize_str(text))
