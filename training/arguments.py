@@ -135,7 +135,10 @@ ModelArguments = dataclasses.make_dataclass(
             str,
             field(
                 default="base",
-                metadata={"help": "Sizes: a row of the paper's Table 3, or small or tiny.", "choices": list(PRESETS)},
+                metadata={
+                    "help": "Sizes: a row of the paper's Table 3, or small or tiny. Dropout may be a recipe's.",
+                    "choices": list(PRESETS),
+                },
             ),
         ),
         (

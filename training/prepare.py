@@ -5,10 +5,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
 from datasets import Dataset
 from transformer2017.configuration import Transformer2017Config, UsageError
 from transformer2017.configuration.manifest import fault_of, write_manifest, written_whole
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.output_length import TOKENS_BEYOND_INPUT
 from transformers import PreTrainedTokenizerBase
 
 from . import data, fine_tuning, saving, tokenization
@@ -60,6 +62,12 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
     if arguments.training.metric_for_best_model == "chrf" and "metric_for_best_model" not in arguments.given:
         left_out += "; chrF decides which checkpoint is the best, as BLEU needs four words in a row"
     settle_epochs(arguments, max(data.total(tokens, "source_length"), data.total(tokens, "target_length")))
+    beyond = pc.subtract(tokens.data.column("target_length"), tokens.data.column("source_length"))
+    if longer := pc.sum(pc.greater(beyond, TOKENS_BEYOND_INPUT)).as_py():
+        left_out += (
+            f"; {longer:,} targets have over {TOKENS_BEYOND_INPUT} tokens more than their source, where outputs end "
+            "(max_tokens_beyond_input in generation_config.json)"
+        )
     evaluated = None
     if validation is not None:
         file = store / "validation.tokens.arrow"

@@ -146,6 +146,10 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Not needed: batches hold only what the model takes."}
     )
+    push_to_hub: bool = field(default=False, metadata={"help": "Upload the finished folder to the Hub."})
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "Parts into which a device takes its share of an update of --batch_tokens."}
+    )
     hub_strategy: str = field(default="end", metadata={"help": "With --push_to_hub: end, when the model is finished."})
     seed: int = field(default=2017, metadata={"help": "Seed of weights, order of data, and dropout."})
 

@@ -308,3 +308,43 @@ def test_threads_that_others_would_hold_up_are_told_of(tmp_path, monkeypatch):
 def test_minutes_that_are_none_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=f"--{name} must be more than 0, not -1"):
         TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{name: -1})
+
+
+@pytest.mark.parametrize(
+    ("given", "warm_up"),
+    [
+        ({"max_steps": 300}, 75),  # a quarter, where the recipe has 1,000
+        ({"max_steps": 300, "warmup_steps": 200}, 200),
+        ({"max_steps": 300, "recipe": "paper-base"}, 4000),  # of which the paper's rate is made
+        ({"max_steps": 8000}, 1000),
+    ],
+)
+def test_a_warm_up_that_nobody_asked_for_fits_the_run(flags, tmp_path, given, warm_up):
+    assert prepare(Flags(flags(**given)), tmp_path / "store").arguments.training.warmup_steps == warm_up
+
+
+def test_no_more_checkpoints_are_averaged_than_are_kept(flags):
+    """Else the average of the last would have an old one, which is kept as the best."""
+    words = [*flags(), "--save_total_limit", "2"]
+    assert Flags(words).with_recipe("paper-base", with_validation=True).training.average_checkpoints == 2
+
+
+def test_what_the_run_cannot_tell_is_said(flags, corpus, tmp_path):
+    """Of single words BLEU is 0 however good they are, and outputs end 50 tokens after their source would."""
+    for name in ("train", "val"):
+        lines = len(corpus[f"{name}.en"].read_text().splitlines())
+        corpus[f"{name}.en"].write_text("cat\n" * lines)
+        corpus[f"{name}.de"].write_text("".join("K" + "a" * (90 if i % 2 else 1) + "\n" for i in range(lines)))
+    words = flags(tokenizer_type="symbols", symbol_pattern="[a-zA-Z]")
+    place = words.index("--vocab_size")
+    found = prepare(Flags([*words[:place], *words[place + 2 :]]), tmp_path / "letters")
+    assert "80 targets have over 50 tokens more than their source, where outputs end" in found.left_out
+    assert found.arguments.training.metric_for_best_model == "wer"
+    words = [*words[: words.index("--tokenizer_type")], *words[words.index("--tokenizer_type") + 4 :]]
+    place = words.index("--vocab_size")
+    found = prepare(Flags([*words[:place], *words[place + 2 :]]), tmp_path / "subwords")
+    assert "chrF decides which checkpoint is the best" in found.left_out
+    assert (found.arguments.training.metric_for_best_model, found.arguments.training.greater_is_better) == (
+        "chrf",
+        True,
+    )

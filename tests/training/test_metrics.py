@@ -7,7 +7,7 @@ import sacrebleu
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.evaluation import teacher_forced_loss, translate_lines, validation_set
-from transformer2017.training.metrics import SymbolErrorRate, TranslationScore, edit_distance
+from transformer2017.training.metrics import SymbolErrorRate, TranslationScore, bleu_can_tell, edit_distance
 from transformer2017.training.tokenization import train_tokenizer
 
 
@@ -66,3 +66,18 @@ def test_a_model_trains_on_after_scores_that_failed(model):
     with pytest.raises(ValueError, match="Give either ids"):
         teacher_forced_loss(model, [{}])
     assert model.training
+
+
+@pytest.mark.parametrize(
+    ("references", "language", "can"),
+    [(["one two three four five"], "en", True), (["one", "two three"], "en", False), (["สวัสดี"], "th", True)],
+)
+def test_bleu_of_short_lines_tells_nothing(references, language, can):
+    assert bleu_can_tell(references, language) is can
+
+
+def test_symbols_are_compared_as_they_are_cut():
+    """An output has spaces between its symbols, and its reference need not."""
+    arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern=r"\S")
+    tokens = train_tokenizer(iter(["ab cd"]), arguments, 100)
+    assert validation_set([("ab", "cd"), ("ab", "dc")], tokens).score(["d c"]) == {"per": 0.0, "wer": 0.0}

@@ -80,3 +80,25 @@ def test_a_tokenizer_that_cannot_encode_is_refused_in_a_sentence(tmp_path):
     Tokenizer(models.WordLevel({"b": 0}, unk_token="c")).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UsageError, match="cannot be loaded"):
         load_tokenizer(str(tmp_path / "tokenizer.json"))
+
+
+def test_a_text_may_hold_symbols_that_are_named_as_special_ones():
+    """As text does that other programs have prepared: each has one number, and all lie within the vocabulary."""
+    arguments = TokenizerArguments(tokenizer_type="symbols")
+    tokenizer = train_tokenizer(iter(["a b <unk>", "b </s> c"]), arguments, 8000)
+    assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
+    assert len(tokenizer) == 4 + 3
+
+
+@pytest.mark.parametrize(("pattern", "sentence"), [("[", "is not a regular expression"), ("[A-Z]", "finds no symbol")])
+def test_a_pattern_that_finds_nothing_is_refused(pattern, sentence):
+    arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern=pattern)
+    with pytest.raises(UsageError, match=sentence):
+        train_tokenizer(iter(["abc"]), arguments, 8000)
+
+
+def test_word_pieces_part_a_clause_without_spaces():
+    clause = "สวัสดีครับ" * 20
+    tokenizer = train_tokenizer(iter([clause] * 5), TokenizerArguments(tokenizer_type="wordpiece"), 100, exact=False)
+    assert tokenizer.unk_token_id not in tokenizer(clause)["input_ids"]
+    assert tokenizer.decode(tokenizer(clause)["input_ids"], skip_special_tokens=True) == clause
