@@ -44,6 +44,7 @@ def model_card(
         template_str=template,
         name=name,
         address=address or name,
+        endings=(corpus.source_language or "source", corpus.target_language or "target"),
         source_language=corpus.source_language or "the source language",
         target_language=corpus.target_language or "the target language",
         parent=arguments.model.model,

@@ -146,6 +146,8 @@ class Flags:
                 "--resume_from_checkpoint is true or false: a run goes on from its own last whole checkpoint; "
                 "--model FOLDER begins from other weights."
             )
+        if self.namespace.hub_revision:
+            raise UsageError("--hub_revision is not read: the folder becomes the repository's main branch.")
         if self.namespace.save_only_model:
             raise UsageError("--save_only_model: a run could not go on from such checkpoints. Leave it out.")
         count, limit = self.namespace.average_checkpoints, self.namespace.save_total_limit

@@ -12,6 +12,7 @@ from typing import Any
 from transformer2017.configuration import UsageError, in_a_line
 
 csv.field_size_limit(2**24)
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 LANGUAGE_CODE = re.compile("[a-z]{2,3}")
 TMX_CODES = {"bpt", "ept", "ph", "it", "ut"}  # what stands in them is mark-up of the document that was translated
 
@@ -69,7 +70,7 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
     """A cell as text: nothing is an empty side, and a number its digits. Anything else is refused."""
     value = row[column]
     if isinstance(value, str):
-        return value
+        return LONE_SURROGATE.sub("\ufffd", value)  # half a character, as JSON may have it, is a lost one
     if value is None:
         return ""
     if isinstance(value, Number) and not isinstance(value, bool):
@@ -229,13 +230,17 @@ def _read_tmx(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
         raise UsageError(f"{path}: say which languages to take, --source_language CODE --target_language CODE.")
     languages: set[str] = set()
     try:
-        for _, unit in iterparse(path, events=("end",)):
+        units = None
+        for event, unit in iterparse(path, events=("start", "end")):
+            if event == "start":
+                units = unit if unit.tag == "body" else units
+                continue
             if unit.tag != "tu":
                 continue
             texts = _texts_of(unit)
             languages.update(texts)
             yield texts.get(source.lower(), ""), texts.get(target.lower(), "")
-            unit.clear()
+            (unit if units is None else units).clear()  # or what was read would stay in memory
     except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # of an encoding too
         raise UsageError(f"{path} is not a TMX file that can be read: {in_a_line(error)}") from None
     for language in (source, target):
@@ -260,4 +265,4 @@ def _translatable(segment: Any) -> str:
         tail = code.tail
         code.clear()
         code.tail = tail
-    return " ".join("".join(segment.itertext()).split())
+    return " ".join(re.split(r"[ \t\r\n]+", "".join(segment.itertext()).strip(" \t\r\n")))  # XML's white space

@@ -69,14 +69,13 @@ def run(flags: Flags, folder: RunFolder, signals: StopSignals) -> None:
     if signals.received:
         leave_other_processes()
         raise Stopped(signals.received, "stopped, with a checkpoint: the same command goes on from it")
-    trainer.model = whole(trainer.model)  # for the one process that goes on alone
+    trainer.model = whole(trainer.model)
+    leave_other_processes()  # the one that goes on alone may take longer than others wait for it
     if trainer.is_world_process_zero():
         scores = choose_weights(trainer, arguments)
         finish(trainer, prepared, scores, folder, upload.repo_id if upload.wanted else None)
         if upload.wanted:
             say(f"uploaded: {upload.push(folder.path)}")
-    trainer.accelerator.wait_for_everyone()
-    leave_other_processes()
 
 
 def leave_other_processes() -> None:

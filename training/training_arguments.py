@@ -28,13 +28,13 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     )
     batch_tokens: int = field(
         default=25000,
-        metadata={"help": "Source tokens, and target tokens, of one update over all devices, at most (§5.1)."},
+        metadata={"help": "Source tokens, and target tokens, of one update over all devices, on the average (§5.1)."},
     )
     device_batch_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "The most of them that one device takes at once; accumulation makes up the rest. What fits its "
-            "memory if absent."
+            "help": "How many of them one device takes at once, an eighth more at most; accumulation makes up the "
+            "rest. What fits its memory if absent."
         },
     )
     bpe_dropout: float = field(
@@ -55,7 +55,9 @@ class TrainingArguments(Seq2SeqTrainingArguments):
             "save_steps; the last ones are averaged."
         },
     )
-    max_minutes: float | None = field(default=None, metadata={"help": "End after this many minutes of training."})
+    max_minutes: float | None = field(
+        default=None, metadata={"help": "End after this many minutes of training, from each start."}
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after this many evaluations without a better score."}
     )

@@ -289,6 +289,23 @@ def test_the_mark_up_of_a_translation_memory_is_no_text(tmp_path):
     assert list(read_pairs_file(file, Columns(source_language="en", target_language="de"))) == [("a dog runs.", "b")]
 
 
+def test_white_space_of_a_translation_memory_is_that_of_its_layout(tmp_path):
+    """Lines and indents of the file are spaces; a space that does not break is a part of the text, as elsewhere."""
+    pytest.importorskip("defusedxml")
+    unit = (
+        '<tu><tuv xml:lang="en"><seg>\n  10\u00a0% of\n  {0}</seg></tuv><tuv xml:lang="de"><seg>{0}</seg></tuv></tu>'
+    )
+    file = written(tmp_path, "a.tmx", f"<tmx><body>{''.join(unit.format(i) for i in range(2000))}</body></tmx>")
+    found = list(read_pairs_file(file, Columns(source_language="en", target_language="de")))
+    assert found == [(f"10\u00a0% of {i}", str(i)) for i in range(2000)]
+
+
+def test_half_a_character_of_json_is_a_lost_one(tmp_path):
+    """Training leaves such a pair out as broken; validation, which leaves nothing out, can store it."""
+    file = written(tmp_path, "a.jsonl", '{"source": "a \\ud83d b", "target": "c"}\n')
+    assert list(read_pairs_file(file, Columns())) == [("a \ufffd b", "c")]
+
+
 def test_units_that_lack_a_language_are_counted(tmp_path):
     """As pairs with an empty side; where no unit has it, the sentence names those that there are."""
     pytest.importorskip("defusedxml")

@@ -110,6 +110,7 @@ def test_a_foreign_folder_is_left_alone(flags, tmp_path, capsys):
         ({"batch_tokenz": 5}, "There is no flag --batch_tokenz. Did you mean --batch_tokens?"),
         ({"d_model": 17, "num_heads": 1}, "sine and cosine come in pairs"),
         ({"max_steps": "many"}, "--max_steps"),
+        ({"hub_revision": "v2"}, "the folder becomes the repository's main branch"),
         ({"save_only_model": "true"}, "a run could not go on from such checkpoints"),
         ({"preset": "huge"}, "invalid choice: 'huge'"),
         ({"validation_target": "nowhere.de"}, "nowhere.de cannot be read"),
