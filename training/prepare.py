@@ -23,6 +23,8 @@ from .recipes import LEAST_UPDATES, MOST_EPOCHS
 from .subword_dropout import is_byte_pair_encoding
 from .training_arguments import LESS_IS_BETTER
 
+SENTENCES_LOOKED_AT = 100_000  # for characters that are no symbol
+
 
 @dataclass
 class Prepared:
@@ -59,15 +61,8 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
         min((bound for bound in (arguments.data.max_length, positions) if bound), default=None),
         with_words=bool(arguments.training.bpe_dropout),
     )
-    if arguments.training.metric_for_best_model == "chrf" and "metric_for_best_model" not in arguments.given:
-        left_out += "; chrF decides which checkpoint is the best, as BLEU needs four words in a row"
     settle_epochs(arguments, max(data.total(tokens, "source_length"), data.total(tokens, "target_length")))
-    beyond = pc.subtract(tokens.data.column("target_length"), tokens.data.column("source_length"))
-    if longer := pc.sum(pc.greater(beyond, TOKENS_BEYOND_INPUT)).as_py():
-        left_out += (
-            f"; {longer:,} targets have over {TOKENS_BEYOND_INPUT} tokens more than their source, where outputs end "
-            "(max_tokens_beyond_input in generation_config.json)"
-        )
+    left_out += remarks(arguments, corpus, tokenizer, tokens)
     evaluated = None
     if validation is not None:
         file = store / "validation.tokens.arrow"
@@ -77,6 +72,26 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
         if longer := len(validation.pairs) - len(evaluated.tokens):
             left_out += f"; {longer:,} validation pairs of more than {positions} tokens are not in the loss"
     return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
+
+
+def remarks(arguments: RunArguments, corpus: data.Corpus, tokenizer: PreTrainedTokenizerBase, tokens: Dataset) -> str:
+    """What the user may not expect of this corpus: a best score of another kind, characters lost, outputs cut."""
+    found = ""
+    if arguments.training.metric_for_best_model == "chrf" and "metric_for_best_model" not in arguments.given:
+        found += "; chrF decides which checkpoint is the best, as BLEU needs four words in a row"
+    if tokenization.is_symbol_table(tokenizer):
+        sentences = data.sentences(corpus.pairs, at_most=SENTENCES_LOOKED_AT)
+        if lost := tokenization.characters_left_out(sentences, tokenizer):
+            few = ", ".join(f"{character} ({count:,})" for character, count in lost.most_common(5))
+            found += f"; characters that are no symbol by --symbol_pattern, left out of their lines: {few}"
+            found += ", in a part of the corpus" if 2 * len(corpus.pairs) > SENTENCES_LOOKED_AT else ""
+    beyond = pc.subtract(tokens.data.column("target_length"), tokens.data.column("source_length"))
+    if longer := pc.sum(pc.greater(beyond, TOKENS_BEYOND_INPUT)).as_py():
+        found += (
+            f"; {longer:,} targets have over {TOKENS_BEYOND_INPUT} tokens more than their source, where outputs end "
+            "(max_tokens_beyond_input in generation_config.json)"
+        )
+    return found
 
 
 def learned_positions(arguments: RunArguments) -> int | None:

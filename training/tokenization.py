@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -194,6 +194,18 @@ def is_symbol_table(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer knows whole symbols only (letters, phonemes), so that error rates are the scores."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend is not None and isinstance(backend.model, models.WordLevel)
+
+
+def characters_left_out(lines: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Counter[str]:
+    """How often which characters, but for white space, are part of no symbol of a symbol table."""
+    split, found = tokenizer.backend_tokenizer.pre_tokenizer, Counter()
+    for line in lines:
+        end = 0
+        for _, (start, after) in [] if split is None else split.pre_tokenize_str(line):
+            found.update(line[end:start])
+            end = after
+        found.update("" if split is None else line[end:])
+    return Counter({character: count for character, count in found.items() if not character.isspace()})
 
 
 def in_symbols(text: str, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
-from transformer2017.training.tokenization import is_symbol_table, load_tokenizer, train_tokenizer
+from transformer2017.training.tokenization import characters_left_out, is_symbol_table, load_tokenizer, train_tokenizer
 from transformers import AutoTokenizer
 
 LINES = [
@@ -102,3 +102,12 @@ def test_word_pieces_part_a_clause_without_spaces():
     tokenizer = train_tokenizer(iter([clause] * 5), TokenizerArguments(tokenizer_type="wordpiece"), 100, exact=False)
     assert tokenizer.unk_token_id not in tokenizer(clause)["input_ids"]
     assert tokenizer.decode(tokenizer(clause)["input_ids"], skip_special_tokens=True) == clause
+
+
+def test_characters_that_are_no_symbol_are_counted():
+    """As of a reaction whose dots and arrow a pattern of atoms forgets."""
+    arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern="Cl|Br|[CNO]")
+    tokenizer = train_tokenizer(iter(["CC.Br>>CCBr"]), arguments, 100)
+    assert characters_left_out(["CC.Br>>CCBr", "C Cl.", ""], tokenizer) == {".": 2, ">": 2}
+    whole = train_tokenizer(iter(["CC.Br"]), TokenizerArguments(tokenizer_type="symbols"), 100)
+    assert not characters_left_out(["CC.Br >>"], whole)
