@@ -72,6 +72,9 @@ class TokenBatchSampler(Sampler[list[int]]):
         target_lengths: The same of the targets.
         changing: The pairs, where they change from epoch to epoch. They are told of each, and batches are cut by
             their lengths in it; the number of batches follows from a sample of these.
+
+    Raises:
+        UsageError: If there are fewer pairs than batches in an update.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from .encoding import TOKENS
 from .flag_parser import Parser, ReadableHelp
 from .flags import DESCRIPTIONS, Flags
 from .memory import memory_of_run
-from .prepare import config_of, settle_accumulation, settle_epochs
+from .prepare import config_of, settle_accumulation, settle_length
 from .tokenization import load_tokenizer
 from .trainer import Transformer2017Trainer
 
@@ -165,7 +165,7 @@ def updates_of(own: BudgetArguments, arguments: RunArguments) -> int:
     if own.pairs is None:
         raise UsageError("A run by epochs needs the size of the corpus: --pairs NUMBER, or --max_steps NUMBER.")
     tokens = own.pairs * max(own.source_length, own.target_length)
-    settle_epochs(arguments, tokens)
+    settle_length(arguments, tokens)
     return max(1, math.ceil(training.num_train_epochs * -(-tokens // training.batch_tokens)))
 
 

@@ -25,6 +25,9 @@ def muon_and_adam(model: PreTrainedModel, args: TrainingArguments, decayed: set[
         model: Its `nn.Linear` maps, but for the one to the vocabulary, are Muon's.
         args: Has the rate, Adam's numbers and the decay of weights.
         decayed: Names of the parameters that decay.
+
+    Raises:
+        UsageError: If no matrix is trained.
     """
     to_vocabulary = model.get_output_embeddings()
     maps = [each for each in model.modules() if isinstance(each, nn.Linear) and each is not to_vocabulary]

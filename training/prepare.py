@@ -61,7 +61,7 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
         min((bound for bound in (arguments.data.max_length, positions) if bound), default=None),
         with_words=bool(arguments.training.bpe_dropout),
     )
-    settle_epochs(arguments, max(data.total(tokens, "source_length"), data.total(tokens, "target_length")))
+    settle_length(arguments, max(data.total(tokens, "source_length"), data.total(tokens, "target_length")))
     left_out += remarks(arguments, corpus, tokenizer, tokens)
     evaluated = None
     if validation is not None:
@@ -139,8 +139,8 @@ def check_bpe_dropout(rate: float, tokenizer: PreTrainedTokenizerBase) -> None:
         raise UsageError("--bpe_dropout needs a tokenizer of byte-pair encoding (--tokenizer_type bpe).")
 
 
-def settle_epochs(arguments: RunArguments, tokens: float) -> None:
-    """Gives a small corpus more epochs than the recipe does, unless the user has said how long the run is.
+def settle_length(arguments: RunArguments, tokens: float) -> None:
+    """Settles how long a run is, where the user has not: a small corpus gets more epochs than the recipe has.
 
     A warm-up to a given rate that nobody asked for takes a quarter of the run at most. The paper's rate follows from
     its own warm-up, which stays (§5.3).
@@ -168,8 +168,10 @@ def settle_best_score(arguments: RunArguments, tokenizer: PreTrainedTokenizerBas
     training, of_symbols = arguments.training, tokenization.is_symbol_table(tokenizer)
     translations = (["wer", "per"] if of_symbols else ["bleu", "chrf"]) if training.predict_with_generate else []
     known = [*translations, "loss", "perplexity"]
-    asked = training.metric_for_best_model if "metric_for_best_model" in arguments.given else known[0]
-    if asked == "bleu" and "metric_for_best_model" not in arguments.given:
+    asked = known[0]
+    if "metric_for_best_model" in arguments.given:
+        asked = training.metric_for_best_model
+    elif asked == "bleu":
         references = validation.pairs["target"][: training.eval_sentences]
         asked = "bleu" if bleu_can_tell(references, validation.target_language) else "chrf"
     chosen = asked.removeprefix("eval_")

@@ -230,17 +230,15 @@ def _read_tmx(path: Path, columns: Columns) -> Iterator[tuple[str, str]]:
         raise UsageError(f"{path}: say which languages to take, --source_language CODE --target_language CODE.")
     languages: set[str] = set()
     try:
-        units = None
-        for event, unit in iterparse(path, events=("start", "end")):
-            if event == "start":
-                units = unit if unit.tag == "body" else units
-                continue
-            if unit.tag != "tu":
-                continue
-            texts = _texts_of(unit)
-            languages.update(texts)
-            yield texts.get(source.lower(), ""), texts.get(target.lower(), "")
-            (unit if units is None else units).clear()  # or what was read would stay in memory
+        body = None
+        for event, element in iterparse(path, events=("start", "end")):
+            if event == "start" and element.tag == "body":
+                body = element
+            if event == "end" and element.tag == "tu":
+                texts = _texts_of(element)
+                languages.update(texts)
+                yield texts.get(source.lower(), ""), texts.get(target.lower(), "")
+                (element if body is None else body).clear()  # or what was read would stay in memory
     except (ParseError, DefusedXmlException, LookupError, ValueError) as error:  # of an encoding too
         raise UsageError(f"{path} is not a TMX file that can be read: {in_a_line(error)}") from None
     for language in (source, target):

@@ -31,7 +31,8 @@ def train_tokenizer(
         exact: Whether fewer, where the text supports no more, are an error.
 
     Raises:
-        UsageError: If the text has too few different words for a vocabulary of that size.
+        UsageError: If the text has too few different words for a vocabulary of that size, or a pattern of symbols is
+            no regular expression or finds none.
     """
     if arguments.tokenizer_type == "symbols":
         return as_pretrained(_symbol_table(lines, arguments.symbol_pattern))
@@ -198,14 +199,11 @@ def is_symbol_table(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def characters_left_out(lines: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Counter[str]:
     """How often which characters, but for white space, are part of no symbol of a symbol table."""
-    split, found = tokenizer.backend_tokenizer.pre_tokenizer, Counter()
+    found = Counter()
     for line in lines:
-        end = 0
-        for _, (start, after) in [] if split is None else split.pre_tokenize_str(line):
-            found.update(line[end:start])
-            end = after
-        found.update("" if split is None else line[end:])
-    return Counter({character: count for character, count in found.items() if not character.isspace()})
+        found.update(line)
+        found.subtract(in_symbols(line, tokenizer))
+    return Counter({character: count for character, count in found.items() if count > 0 and not character.isspace()})
 
 
 def in_symbols(text: str, tokenizer: PreTrainedTokenizerBase) -> str:

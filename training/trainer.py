@@ -139,7 +139,7 @@ class Transformer2017Trainer(EvaluatingTrainer, CheckpointingTrainer):
 
         Raises:
             UsageError: If the warm-up, from which that rate follows, is given as a part of the run, or if Muon is to
-                turn matrices that are sharded.
+                turn matrices that are sharded, or none.
         """
         if self.args.learning_rate is None:
             if 0 < self.args.warmup_steps < 1:
