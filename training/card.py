@@ -75,7 +75,7 @@ def metadata(name: str, prepared: Prepared, scores: dict[str, Any]) -> ModelCard
     corpus, data = prepared.corpus, prepared.arguments.data
     return ModelCardData(
         model_name=name,
-        language=[one for one in (corpus.source_language, corpus.target_language) if one] or None,
+        language=[one.replace("_", "-") for one in (corpus.source_language, corpus.target_language) if one] or None,
         license=data.license,
         library_name="transformers",
         pipeline_tag="translation",

@@ -33,6 +33,7 @@ from .readers import Columns, read_dataset, read_pairs_file
 from .stored_rows import ROWS_AT_ONCE, in_batches, remember, reusable, signature_of, store
 
 TEXT = pa.schema({"source": pa.string(), "target": pa.string()})
+LANGUAGE = re.compile("[a-z]{2,3}([-_]([A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3})){0,2}")  # de, pt-BR, zh_Hant_TW
 NOT_A_LANGUAGE = {"txt", "src", "tgt", "trg", "tok", "bpe", "raw", "tsv", "csv", "gz"}
 
 
@@ -75,9 +76,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def language_of(path: str | None) -> str | None:
-    """The language code that a file's name ends with (train.en, train.en.gz), if it looks like one."""
+    """The language code that a file's name ends with (train.en, train.zh_CN.gz), if it looks like one."""
     ending = Path((path or "").removesuffix(".gz")).suffix[1:]
-    return ending if re.fullmatch("[a-z]{2,3}", ending) and ending not in NOT_A_LANGUAGE else None
+    return ending if LANGUAGE.fullmatch(ending) and ending not in NOT_A_LANGUAGE else None
 
 
 @dataclass

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformer2017.configuration import UsageError, in_a_line
 from transformer2017.configuration.manifest import check_folder
 from transformer2017.configuration.token_numbers import saved_tokenizer
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import RunArguments
 from .evaluation import load_model
@@ -110,6 +110,15 @@ def config_to_go_on(arguments: RunArguments) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(name)
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(f"{name} is not a model that can be loaded: {in_a_line(error)}") from error
+
+
+def tokens_beyond_input(name: str) -> int | None:
+    """How many tokens longer than its source an output of a trained model may be, if it says so."""
+    try:
+        generation = GenerationConfig.from_pretrained(name)
+    except OSError:  # a model need not have one
+        return None
+    return getattr(generation, "max_tokens_beyond_input", None)
 
 
 def load_to_go_on(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -85,13 +85,23 @@ def remarks(arguments: RunArguments, corpus: data.Corpus, tokenizer: PreTrainedT
             few = ", ".join(f"{character} ({count:,})" for character, count in lost.most_common(5))
             found += f"; characters that are no symbol by --symbol_pattern, left out of their lines: {few}"
             found += ", in a part of the corpus" if 2 * len(corpus.pairs) > SENTENCES_LOOKED_AT else ""
+    bound = tokens_beyond_input(arguments)
     beyond = pc.subtract(tokens.data.column("target_length"), tokens.data.column("source_length"))
-    if longer := pc.sum(pc.greater(beyond, TOKENS_BEYOND_INPUT)).as_py():
+    if bound is not None and (longer := pc.sum(pc.greater(beyond, bound)).as_py()):
         found += (
-            f"; {longer:,} targets have over {TOKENS_BEYOND_INPUT} tokens more than their source, where outputs end "
-            "(max_tokens_beyond_input in generation_config.json)"
+            f"; {longer:,} targets have over {bound} tokens more than their source, where outputs end "
+            f"(give --max_tokens_beyond_input {pc.max(beyond).as_py()} for all of them)"
         )
     return found
+
+
+def tokens_beyond_input(arguments: RunArguments) -> int | None:
+    """How many tokens longer than its source an output may be, if there is such a bound."""
+    if (asked := arguments.training.max_tokens_beyond_input) is not None:
+        return asked
+    if arguments.model.model:
+        return fine_tuning.tokens_beyond_input(arguments.model.model)
+    return TOKENS_BEYOND_INPUT
 
 
 def learned_positions(arguments: RunArguments) -> int | None:
@@ -198,6 +208,7 @@ def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> T
     if arguments.model.model:
         model = fine_tuning.load_to_go_on(arguments, tokenizer)
         fine_tuning.settle_rate(arguments, model.config.d_model)
+        model.generation_config.max_tokens_beyond_input = tokens_beyond_input(arguments)
         return model
     start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     fields = {
@@ -209,7 +220,7 @@ def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> T
     }
     config = config_of(arguments, **fields)
     model = Transformer2017ForConditionalGeneration(config)
-    model.generation_config = saving.paper_generation_config(config)
+    model.generation_config = saving.paper_generation_config(config, tokens_beyond_input(arguments))
     return model
 
 

@@ -13,8 +13,8 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, Pr
 MARK = "config.json"  # a folder without it is no model folder: it comes last, and goes first
 
 
-def paper_generation_config(config: PreTrainedConfig) -> GenerationConfig:
-    """Beam size 4, length penalty 0.6, output at most 50 tokens longer than the input (§6.1).
+def paper_generation_config(config: PreTrainedConfig, beyond_input: int = TOKENS_BEYOND_INPUT) -> GenerationConfig:
+    """Beam size 4, length penalty 0.6, output at most 50 tokens longer than the input (§6.1), or `beyond_input`.
 
     Departure: transformers divides by length ** 0.6, where the paper divides by ((5 + length) / 6) ** 0.6.
     """
@@ -27,7 +27,7 @@ def paper_generation_config(config: PreTrainedConfig) -> GenerationConfig:
         eos_token_id=config.eos_token_id,
         decoder_start_token_id=config.decoder_start_token_id,
     )
-    generation.max_tokens_beyond_input = TOKENS_BEYOND_INPUT
+    generation.max_tokens_beyond_input = beyond_input
     return generation
 
 

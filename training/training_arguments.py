@@ -64,6 +64,13 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     eval_sentences: int = field(
         default=2000, metadata={"help": "Translate at most this many validation sentences while training."}
     )
+    max_tokens_beyond_input: int | None = field(
+        default=None,
+        metadata={
+            "help": "An output has at most this many tokens more than its source: 50, as in translation (§6.1), if "
+            "absent, or what a --model has; 300 in the paper's parsing (§6.3)."
+        },
+    )
     sample_outputs: int = field(default=3, metadata={"help": "Translations to show at each evaluation."})
 
     overwrite_output_dir: bool = field(
@@ -160,6 +167,8 @@ class TrainingArguments(Seq2SeqTrainingArguments):
         for name in ("batch_tokens", "device_batch_tokens", "eval_sentences"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"--{name} must be at least 1, not {value}.")
+        if (self.max_tokens_beyond_input or 0) < 0:
+            raise ValueError(f"--max_tokens_beyond_input must be at least 0, not {self.max_tokens_beyond_input}.")
         for name in ("save_minutes", "max_minutes"):
             if (minutes := getattr(self, name)) is not None and not minutes > 0:
                 raise ValueError(f"--{name} must be more than 0, not {minutes:g}.")

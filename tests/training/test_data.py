@@ -153,7 +153,18 @@ def test_an_interrupted_write_leaves_no_file(tmp_path):
     assert not (tmp_path / "pairs.arrow").exists()
 
 
-@pytest.mark.parametrize(("path", "language"), [("train.en", "en"), ("a/b.deu", "deu"), ("x.txt", None), (None, None)])
+@pytest.mark.parametrize(
+    ("path", "language"),
+    [
+        ("train.en", "en"),
+        ("a/b.deu", "deu"),
+        ("dev.pt_BR", "pt_BR"),
+        ("dev.zho-Hans.gz", "zho-Hans"),
+        ("x.txt", None),
+        ("x.a_b", None),
+        (None, None),
+    ],
+)
 def test_language_is_taken_from_the_ending(path, language):
     assert language_of(path) == language
 

@@ -10,7 +10,7 @@ from transformer2017.configuration import UsageError
 from transformer2017.training import device
 from transformer2017.training import flags as flags_module
 from transformer2017.training.flags import Flags
-from transformer2017.training.prepare import prepare
+from transformer2017.training.prepare import make_model, prepare
 from transformer2017.training.training_arguments import TrainingArguments
 
 
@@ -329,6 +329,12 @@ def test_no_more_checkpoints_are_averaged_than_are_kept(flags):
     assert Flags(words).with_recipe("paper-base", with_validation=True).training.average_checkpoints == 2
 
 
+def test_outputs_may_be_as_long_as_is_asked_for(flags, tmp_path):
+    """A tree in brackets is far longer than its sentence: §6.3 has outputs of 300 tokens more than the input."""
+    found = prepare(Flags(flags(max_tokens_beyond_input=300)), tmp_path)
+    assert make_model(found.arguments, found.tokenizer).generation_config.max_tokens_beyond_input == 300
+
+
 def test_what_the_run_cannot_tell_is_said(flags, corpus, tmp_path):
     """Of single words BLEU is 0 however good they are, and outputs end 50 tokens after their source would."""
     for name in ("train", "val"):
@@ -338,6 +344,7 @@ def test_what_the_run_cannot_tell_is_said(flags, corpus, tmp_path):
     letters = without(flags(tokenizer_type="symbols", symbol_pattern="[a-zA-Z]"), "--vocab_size")
     found = prepare(Flags(letters), tmp_path / "letters")
     assert "80 targets have over 50 tokens more than their source, where outputs end" in found.left_out
+    assert "--max_tokens_beyond_input 88" in found.left_out
     assert found.arguments.training.metric_for_best_model == "wer"
     found = prepare(Flags(without(flags(), "--vocab_size")), tmp_path / "subwords")
     assert "chrF decides which checkpoint is the best" in found.left_out
