@@ -1,14 +1,16 @@
 """Lines of files and of standard input, whatever bytes they hold."""
 
+import gzip
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, TextIO
 
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import UsageError, in_a_line
 
 
 def open_bytes(path: str) -> BinaryIO | TextIO:
-    """Opens a file to read, or standard input for -.
+    """Opens a file to read, a compressed one (test.en.gz) too, or standard input for -.
 
     Raises:
         UsageError: If there is no such file.
@@ -16,7 +18,7 @@ def open_bytes(path: str) -> BinaryIO | TextIO:
     if path == "-":
         return getattr(sys.stdin, "buffer", sys.stdin)
     try:
-        return open(path, "rb")
+        return gzip.open(path) if path.endswith(".gz") else open(path, "rb")
     except OSError as error:
         raise UsageError(f"{path!r} cannot be read: {error.strerror}") from error
 
@@ -34,7 +36,7 @@ class Lines:
     def __iter__(self) -> Iterator[str]:
         count = 0
         for file in self.files:
-            for number, line in enumerate(file):
+            for number, line in enumerate(_unpacked(file)):
                 count += 1
                 text = line if isinstance(line, str) else line.decode("utf-8", "replace")
                 if isinstance(line, bytes) and "\ufffd" in text and not _is_utf8(line):
@@ -49,6 +51,14 @@ class Lines:
                 "faulty bytes were read as \ufffd",
                 file=sys.stderr,
             )
+
+
+def _unpacked(file: BinaryIO | TextIO) -> Iterator[bytes | str]:
+    """The lines of a file; an error that says so where a compressed one is cut or damaged."""
+    try:
+        yield from file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UsageError(f"{file.name!r} cannot be read: {in_a_line(error)}") from error
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -1,5 +1,6 @@
 """`translate`: a line out for each line in, in order, whatever the lines are."""
 
+import gzip
 import io
 import json
 import shutil
@@ -80,6 +81,20 @@ def test_files_and_standard_input_are_read_in_the_order_given(folder, tmp_path, 
     (tmp_path / "a.txt").write_text("w1 w2\nw3\n", encoding="utf-8")
     mixed = translate(capsys, monkeypatch, [folder, tmp_path / "a.txt", "-"], "w4 w5\n")[1]
     assert mixed == translate(capsys, monkeypatch, [folder], "w1 w2\nw3\nw4 w5\n")[1]
+
+
+def test_a_compressed_file_is_read_as_its_text(folder, tmp_path, capsys, monkeypatch):
+    """`train` and `evaluate` read train.en.gz; a damaged one must not end in a traceback or in half a file."""
+    packed = gzip.compress("w1 w2\nw3\n".encode())
+    (tmp_path / "a.gz").write_bytes(packed)
+    (tmp_path / "cut.gz").write_bytes(packed[:-9])
+    (tmp_path / "plain.gz").write_bytes(b"w1 w2\n")
+    code, out, _ = translate(capsys, monkeypatch, [folder, tmp_path / "a.gz"])
+    assert (code, out) == (0, translate(capsys, monkeypatch, [folder], "w1 w2\nw3\n")[1])
+    for damaged in ("cut.gz", "plain.gz"):
+        code, _, err = translate(capsys, monkeypatch, [folder, tmp_path / damaged])
+        assert code == 2
+        assert f"{damaged}' cannot be read: " in err
 
 
 @pytest.mark.parametrize("missing", ["folder", "config.json", "model.safetensors", "tokenizer.json"])
