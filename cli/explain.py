@@ -30,6 +30,8 @@ def run(argv: list[str]) -> int:
     )
     page = write_page(explanation, arguments.output)
     print(explanation.translation)
+    if not explanation.translation:
+        print("transformer2017: the translation is empty: the model ended at once", file=sys.stderr)
     print(f"{page}: the page, for any browser", file=sys.stderr)
     if arguments.figures:
         _save_figures(explanation, arguments)

@@ -15,6 +15,10 @@ from transformer2017.configuration import UsageError, in_a_line
 from .lines import Lines, open_bytes
 from .loading import load
 
+EARLY_STOPPING = (
+    "a sentence is done when it has as many finished hypotheses as beams (true), when those that go on are unlikely "
+    "to become better (false), or when they cannot (never); the model's own (true) if absent"
+)
 GENERATION_FLAGS = ("num_beams", "length_penalty", "early_stopping", "ranking", "max_new_tokens", "fast")
 
 
@@ -50,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--num_beams", type=int, help="beam size; the model's own setting if absent")
     add("--length_penalty", type=float, help="exponent of the length that divides a score; the model's own if absent")
     add("--ranking", choices=["transformers", "paper"], help="divide by |Y|^alpha, or the paper's ((5+|Y|)/6)^alpha")
-    add("--early_stopping", choices=["true", "false", "never"], help="when a sentence is done; see the docs")
+    add("--early_stopping", choices=["true", "false", "never"], help=EARLY_STOPPING)
     add("--max_new_tokens", type=int, help="tokens of an output at most; 50 more than its source if absent (§6.1)")
     add("--precision", choices=["float32", "bfloat16", "int8"], default="float32", help="of products (%(default)s)")
     add("--device", default=None, help="cpu, cuda, mps; a GPU if there is one")

@@ -29,8 +29,8 @@ class Transformer2017Config(PreTrainedConfig):
         d_model: Width of every sub-layer's output and of the embeddings (§3.1).
         d_ff: Inner width of the feed-forward sub-layer (§3.3).
         num_heads: h, the number of attention heads (§3.2.2).
-        d_k: Width of each head's queries and keys; `d_model / num_heads` unless given.
-        d_v: Width of each head's values; `d_model / num_heads` unless given.
+        d_k: Width of each head's queries and keys; `d_model / num_heads` unless given, and saved as a number.
+        d_v: Width of each head's values; `d_model / num_heads` unless given, and saved as a number.
         encoder_layers: N of the encoder (§3.1).
         decoder_layers: N of the decoder. The paper has one N for both; a shallow decoder is quicker to serve.
         dropout: Rate on each sub-layer's output and on the sum of embedding and position (§5.4).
@@ -95,7 +95,7 @@ class Transformer2017Config(PreTrainedConfig):
             kwargs["custom_pipelines"] = InstalledPipelines(kwargs["custom_pipelines"])
         super().__post_init__(**kwargs)
         if type(self.d_model) is type(self.num_heads) is int and self.num_heads >= 1:
-            if self.d_k is self.d_v is None and self.d_model % self.num_heads:
+            if None in (self.d_k, self.d_v) and self.d_model % self.num_heads:
                 raise ValueError(
                     f"d_model {self.d_model} is no multiple of num_heads {self.num_heads}: change one of them, or "
                     "give d_k and d_v."
@@ -152,11 +152,12 @@ class Transformer2017Config(PreTrainedConfig):
             raise ValueError(
                 f"activation_function must be one of {', '.join(ACTIVATIONS)}, not {self.activation_function!r}."
             )
-        if self.pad_token_id is None or self.decoder_start_token_id is None:
-            raise ValueError(
-                "pad_token_id and decoder_start_token_id are needed: the one tells padding from tokens, the other "
-                "begins every output."
-            )
+        self._check_token_ids()
+        for name, value in (("logits_bias", self.logits_bias), ("is_encoder_decoder", self.is_encoder_decoder)):
+            if type(value) is not bool:
+                raise ValueError(f"{name} must be True or False, not {value!r}.")
+        if not self.is_encoder_decoder:
+            raise ValueError("The Transformer has an encoder and a decoder: is_encoder_decoder must be True.")
         if not self.tie_word_embeddings:
             raise ValueError(
                 "The paper's model shares one matrix between embeddings and output (§3.4); "
@@ -167,6 +168,21 @@ class Transformer2017Config(PreTrainedConfig):
                 f"This model was saved in format {self.format_version}, and this version of transformer2017 reads "
                 "formats up to 1. Update it: pip install --upgrade transformer2017"
             )
+
+    def _check_token_ids(self) -> None:
+        if self.pad_token_id is None or self.decoder_start_token_id is None:
+            raise ValueError(
+                "pad_token_id and decoder_start_token_id are needed: the one tells padding from tokens, the other "
+                "begins every output."
+            )
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+            value = getattr(self, name)
+            for number in value if name == "eos_token_id" and isinstance(value, list) else [value]:
+                is_a_token = type(number) is int and 0 <= number < self.vocab_size
+                if number is not None and not is_a_token:
+                    raise ValueError(
+                        f"{name} must be the number of one of the {self.vocab_size} tokens, from 0 on, not {number!r}."
+                    )
 
 
 Transformer2017Config.register_for_auto_class()

@@ -13,6 +13,8 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 
+if len(sys.argv) not in (5, 6):
+    sys.exit(__doc__)
 name, source, target, output_dir, *steps = sys.argv[1:]
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
 lines = [Path(file).read_text(encoding="utf-8").removesuffix("\n").split("\n") for file in (source, target)]

@@ -1,5 +1,6 @@
 """Everything that one sentence shows of a model: attention, alignment, next words, beams, and the walk through it."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from .recording import Recording, recording
 from .tokens import positions_of_words, token_label, token_labels
 from .walk import Sentence, Stop, walk_through
 
+MOST_WEIGHTS = 4_000_000  # of attention, over all layers and heads
 Kind = Literal["encoder", "decoder", "cross"]
 KINDS: dict[Kind, str] = {
     "encoder": "Encoder self-attention",
@@ -130,6 +132,8 @@ def explain(
         raise UsageError("there is no sentence to explain: give some text")
     if num_beams < 1:
         raise UsageError(f"num_beams must be at least 1, not {num_beams}")
+    if length_penalty is not None and not math.isfinite(length_penalty):
+        raise UsageError(f"length_penalty must be a finite number, not {length_penalty}")
     deepest = max(model.config.encoder_layers, model.config.decoder_layers)
     if not 1 <= walk_layer <= deepest:
         raise UsageError(f"the model has layers 1 to {deepest}, and no layer {walk_layer} to walk through")
@@ -140,6 +144,7 @@ def explain(
         positions = getattr(model.config, "learned_positions", None)
         if positions is not None and encoded["input_ids"].shape[1] > positions:
             raise UsageError(f"the sentence is longer than the {positions} tokens that the model has positions for")
+        _refuse_too_many(model.config.encoder_layers * model.config.num_heads * encoded["input_ids"].shape[1] ** 2)
         inputs = {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
         found = search(model, tokenizer, inputs, num_beams=num_beams, length_penalty=length_penalty)
         target = found.hypotheses[0].tokens
@@ -151,6 +156,15 @@ def explain(
     return _assemble(
         model, tokenizer, text, inputs["input_ids"][0].tolist(), target, found, record, logits, walk_layer
     )
+
+
+def _refuse_too_many(weights: int) -> None:
+    """Refuses a sentence by the attention weights of the encoder alone, before they take time and memory."""
+    if weights > MOST_WEIGHTS:
+        raise UsageError(
+            f"the sentence is too long to look into: the encoder alone would have {weights:,} attention weights, and "
+            f"{MOST_WEIGHTS:,} can be shown. Give a shorter one"
+        )
 
 
 def _assemble(

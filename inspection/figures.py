@@ -210,7 +210,8 @@ def save_all(explanation: Explanation, folder: str | Path, form: str = "png", la
 def _all(explanation: Explanation, layer: int | None) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """The name of each figure of a layer, and what draws it."""
     for kind in KINDS:
-        own = len(explanation.attention(kind)) if layer is None else layer
+        depth = len(explanation.attention(kind))
+        own = depth if layer is None else min(layer, depth)  # in the shallower stack, its last
         yield f"{kind}-layer{own}-heads", partial(head_grid, explanation, kind, own)
         yield f"{kind}-layer{own}-lines", partial(attention_lines, explanation, kind, own)
         for head in range(1, explanation.attention(kind).shape[1] + 1):

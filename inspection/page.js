@@ -407,7 +407,7 @@ function drawNumbers(host, exhibit, value) {
 function drawAll() {
   Heat.all = [];
   byId("text").textContent = data.text;
-  byId("translation").textContent = data.translation;
+  byId("translation").textContent = data.translation || "(empty: the model ended at once)";
   const f = data.facts;
   byId("facts").textContent = `${f.encoder_layers} encoder and ${f.decoder_layers} decoder layers, d_model ${f.d_model}, ` +
     `d_ff ${f.d_ff}, ${f.num_heads} heads, d_k ${f.d_k}, d_v ${f.d_v}, a vocabulary of ${f.vocab_size.toLocaleString("en")} tokens, ` +

@@ -12,11 +12,10 @@ from transformer2017.configuration import RunError, UsageError
 from transformer2017.configuration.manifest import write_whole
 
 from .beams import Beam, Search, why_the_winner_won
-from .explanation import KINDS, Explanation
+from .explanation import KINDS, MOST_WEIGHTS, Explanation
 from .walk import Exhibit, Stop
 
 FINE_WEIGHTS = 300_000  # up to so many attention weights a page keeps 16 bits of each, beyond it 8
-MOST_WEIGHTS = 4_000_000
 EXHIBIT_COLUMNS = 128  # of a stop's matrix, the first so many columns are shown,
 WAVE_COLUMNS = 512  # but of the positional encoding more: its waves are slow at the far end
 
@@ -60,7 +59,7 @@ def page(explanation: Explanation) -> str:
 
 def _json_in_html(data: object) -> str:
     """JSON that cannot end the element it stands in: every character of HTML's own is written as an escape."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -1,6 +1,9 @@
 """The words of the walk: each stop's term in English and Korean, what happens there, and the code that does it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ STOPS = (
         "What was typed: letters, each of which has a number in Unicode. Those numbers say nothing of words, so the "
         "sentence is first cut into pieces. The line of code below, of the translator of files, leaves out "
         "those that are empty.",
-        (("translation", "Translator._parts", "line.strip()"),),
+        (("translation", "Translator._sources", "line.strip()"),),
     ),
     StopText(
         "tokens",
@@ -36,7 +39,7 @@ STOPS = (
         "The tokenizer, which is saved beside the model, cuts the sentence into pieces of a vocabulary that source "
         "and target share, and gives each its number. Rare words become several pieces; ▁ marks where a word begins, "
         "and in the pictures · a piece that continues one. </s> ends the sentence.",
-        (("translation", "Translator._translate_window", "self.tokenizer("),),
+        (("translation", "Translator._sources", "self.tokenizer("),),
     ),
     StopText(
         "embedding",
@@ -200,3 +203,27 @@ STOPS = (
         (("decoding_search", "Search._advance", "F.log_softmax("),),
     ),
 )
+
+
+def stops_of(config: PreTrainedConfig) -> tuple[StopText, ...]:
+    """What the stops say of a model that is not the paper's in all."""
+    instead: dict[str, dict[str, Any]] = {}
+    if config.learned_positions is not None:
+        instead["positional_encoding"] = {
+            "says": "Nothing in attention knows the order of words, so the order is written into the vectors: each "
+            "position has a vector of its own. This model has learned them (row E of Table 3); the paper's computes "
+            "them, as patterns of sines and cosines.",
+            "code": (("embeddings", "InputEmbedding.forward", "self.positions(positions)"),),
+        }
+    if config.activation_function != "relu":
+        instead["feed_forward"] = {
+            "says": f"Each position by itself goes through two linear maps with a {config.activation_function} "
+            "between them (the paper's is a ReLU): out to d_ff numbers, and back to d_model. Residual and "
+            "normalisation follow again."
+        }
+    if config.logits_bias:
+        instead["projection"] = {
+            "says": "The decoder's vector is compared with the embedding of every token: a dot product with each row "
+            "of the shared matrix, plus a bias that the paper's model does not have, gives each token one logit."
+        }
+    return tuple(replace(stop, **instead.get(stop.key, {})) for stop in STOPS)

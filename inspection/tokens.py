@@ -18,14 +18,20 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list
         ids: Token ids of one sentence.
     """
     special = set(tokenizer.all_special_ids)
-    labels, before = [], ""
-    for position, token_id in enumerate(ids):
+    labels, ordinary = [], []
+    before = settled = ""  # the text so far; as it was when no character was unfinished
+    for token_id in map(int, ids):
+        token = str(tokenizer.convert_ids_to_tokens(token_id))
         if token_id in special:
-            labels.append(str(tokenizer.convert_ids_to_tokens(int(token_id))))
+            labels.append(token)
             continue
-        text = _decoded([i for i in ids[: position + 1] if i not in special], tokenizer)
-        labels.append(_label(str(tokenizer.convert_ids_to_tokens(int(token_id))), before, text))
-        before = text
+        ordinary.append(token_id)
+        text = _decoded(ordinary, tokenizer)
+        if UNREADABLE in (text[-1:], before[-1:]):
+            labels.append(_bytes_or_end(token, settled, text))
+        else:
+            labels.append(_label(token, before, text, is_first=len(ordinary) == 1))
+        before, settled = text, settled if text.endswith(UNREADABLE) else text
     return labels
 
 
@@ -61,21 +67,21 @@ def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def _label(token: str, before: str, text: str) -> str:
+def _label(token: str, before: str, text: str, is_first: bool) -> str:
     """What one token added to the text before it."""
-    if text.endswith(UNREADABLE) or before.endswith(UNREADABLE):
-        return _bytes_or_end(token, before, text)
     added = text[len(before) :] if text.startswith(before) else token
-    starts_word = not before.strip() or added[:1].isspace() or token.startswith((WORD_START, "Ġ"))
+    starts_word = is_first or added[:1].isspace() or token.startswith((WORD_START, "Ġ"))
     return (WORD_START if starts_word else "") + (added.strip() or token.lstrip("Ġ" + WORD_START))
 
 
-def _bytes_or_end(token: str, before: str, text: str) -> str:
-    """The character that this token completes, or the token itself where it completes none."""
-    finished = text.rstrip(UNREADABLE)
-    begun = before.rstrip(UNREADABLE)
-    if text == finished and len(finished) > len(begun):
-        return finished[len(begun) :].strip()
+def _bytes_or_end(token: str, settled: str, text: str) -> str:
+    """The character that this token completes, or the token itself where it completes none.
+
+    A decoder of bytes makes a whole run of them unreadable while its last character is unfinished: what is new is told
+    by the text that was settled before the run went on.
+    """
+    if not text.endswith(UNREADABLE) and len(text) > len(settled):
+        return text[len(settled) :].strip()
     return token if token.startswith("<0x") else "‹" + " ".join(f"{b:02X}" for b in _byte_values(token)) + "›"
 
 

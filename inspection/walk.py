@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from .code_lines import CodeLine, find_line
 from .recording import Recording
-from .terms import STOPS, StopText
+from .terms import StopText, stops_of
 
 MOST_LETTERS = 32  # of the sentence, at the first stop
 
@@ -68,7 +68,7 @@ def walk_through(
             lines=tuple(find_line(model, *place) for place in text.code),
             exhibits=tuple(getattr(exhibits, text.key)()),
         )
-        for text in STOPS
+        for text in stops_of(model.config)
     )
 
 
@@ -85,6 +85,7 @@ class _Exhibits:
         vocabulary: dict[int, str],
     ) -> None:
         config = model.config
+        self.activation = config.activation_function
         self.record, self.sentence, self.logits, self.vocabulary = record, sentence, logits, vocabulary
         self.matrix = model.get_input_embeddings().weight.detach().float().cpu()  # type: ignore[operator]
         self.source, self.target = tuple(sentence.source), tuple(sentence.target_input)
@@ -160,7 +161,12 @@ class _Exhibits:
         inner = self.record.inputs[f"{self.encoder}.feed_forward.w_2"]
         out = self.record.outputs[f"{self.encoder}.feed_forward.w_2"]
         return [
-            self._dimensions("max(0, x W_1 + b_1)", inner, self.source, "(source_len, d_ff)"),
+            self._dimensions(
+                "max(0, x W_1 + b_1)" if self.activation == "relu" else f"{self.activation}(x W_1 + b_1)",
+                inner,
+                self.source,
+                "(source_len, d_ff)",
+            ),
             self._dimensions("… W_2 + b_2", out, self.source, "(source_len, d_model)"),
         ]
 

@@ -44,6 +44,17 @@ def prepared_sources(step: DecodingStep, model_kwargs: dict[str, Any], beams: in
     return Sources(list(range(len(memory))), step.project_source(memory), mask, limits)
 
 
+def _check(config: GenerationConfig) -> None:
+    """Raises ValueError where one of our own arguments is none that there is."""
+    if config.fast not in (None, True, False):
+        raise ValueError(f"fast must be True, False or None, not {config.fast!r}.")
+    if config.ranking not in ("transformers", "paper"):
+        raise ValueError(f"ranking must be 'transformers' or 'paper', not {config.ranking!r}.")
+    beyond = config.max_tokens_beyond_input
+    if beyond is not None and (type(beyond) is not int or beyond < 0):
+        raise ValueError(f"max_tokens_beyond_input must be a whole number of at least 0, or None, not {beyond!r}.")
+
+
 class FastGenerationMixin(BoundedGenerationMixin):
     """Greedy and beam search on the loop of this folder, behind transformers' `generate()`.
 
@@ -68,6 +79,7 @@ class FastGenerationMixin(BoundedGenerationMixin):
         config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
         for name, default in OWN_ARGUMENTS.items():
             setattr(config, name, own.get(name, getattr(config, name, default)))
+        _check(config)
         return config, model_kwargs
 
     def _prepare_text_encoder_decoder_kwargs_for_generation(

@@ -195,6 +195,8 @@ def _kind_of(name: str, module: nn.Module) -> type | None:
     last = name.rpartition(".")[2]
     if last.isdigit():
         return EncoderLayer if name.startswith("encoder") else DecoderLayer
+    if last == "dropout" and not isinstance(module, nn.Dropout | nn.Identity):  # which do nothing here
+        return nn.Dropout
     return KINDS.get(last, None if module._parameters else type(module))
 
 

@@ -45,10 +45,6 @@ class Ranking:
     early_stopping: bool | str = False
     form: str = "transformers"
 
-    def __post_init__(self) -> None:
-        if self.form not in ("transformers", "paper"):
-            raise ValueError(f"ranking must be 'transformers' or 'paper', not {self.form!r}.")
-
     def divisor(self, lengths: torch.Tensor) -> torch.Tensor:
         """What log probabilities of outputs of these lengths are divided by, float32."""
         lengths = lengths.to(widest_float(lengths.device))
@@ -81,6 +77,21 @@ def top_of_blocks(scores: torch.Tensor, count: int, block: int | None) -> tuple[
     return values, best.gather(1, where // block) * block + where % block
 
 
+def first_of_largest(scores: torch.Tensor, block: int | None) -> torch.Tensor:
+    """The column of the largest of each row (rows, 1), and of equal ones the first, as argmax has it.
+
+    Args:
+        scores: (rows, columns).
+        block: As for `top_of_blocks`.
+    """
+    if block is None:
+        return scores.argmax(1, keepdim=True)
+    blocks = scores.unflatten(1, (-1, block))  # (rows, blocks, block)
+    best = blocks.amax(-1).argmax(1, keepdim=True)
+    within = blocks.gather(1, best.unsqueeze(-1).expand(-1, -1, block)).argmax(-1)
+    return best * block + within
+
+
 class GreedyRanker:
     """The most probable token each time.
 
@@ -105,7 +116,7 @@ class GreedyRanker:
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Chooses the next token of each sentence (sentences,) from its logits (sentences, vocab_size)."""
-        tokens = top_of_blocks(logits, 1, self.block)[1]  # (sentences, 1)
+        tokens = first_of_largest(logits, self.block)  # (sentences, 1)
         tokens = torch.where(self.done.unsqueeze(1), self.pad, tokens)
         self.history = room_for(self.history, int(self.lengths.max()))
         self.history.scatter_(1, self.lengths.unsqueeze(1), tokens)

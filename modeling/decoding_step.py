@@ -51,7 +51,9 @@ def split_heads(x: torch.Tensor, sentences: int, heads: int) -> torch.Tensor:
 def fused(form: Callable[..., Linear], *maps: nn.Linear, relu: bool = False) -> Linear:
     """Several maps of the same input as one, perhaps with the ReLU that follows."""
     weight = torch.cat([m.weight for m in maps]) if len(maps) > 1 else maps[0].weight
-    bias = torch.cat([m.bias for m in maps]) if len(maps) > 1 else maps[0].bias
+    has_bias = any(m.bias is not None for m in maps)
+    biases = [m.weight.new_zeros(m.out_features) if m.bias is None else m.bias for m in maps if has_bias]
+    bias = torch.cat(biases) if len(biases) > 1 else next(iter(biases), None)
     return form(weight.detach(), None if bias is None else bias.detach(), relu)
 
 
@@ -150,9 +152,9 @@ class DecodingStep:
         stacks = model.model
         self.weight = stacks.shared.weight.detach()
         self.device = self.weight.device
-        # On the CPU, bfloat16 pays in products only: what is between them is float32.
+        # On the CPU, bfloat16 pays in products only: what is between them is float32, as it is between those of int8.
         on_cpu_in_bfloat16 = self.device.type == "cpu" and self.weight.dtype == torch.bfloat16
-        self.dtype = torch.float32 if on_cpu_in_bfloat16 else self.weight.dtype
+        self.dtype = torch.float32 if on_cpu_in_bfloat16 or int8 else self.weight.dtype
         form = linear_form(self.weight, int8=int8)
         self.layers = [DecoderLayerStep(layer, form, self.dtype) for layer in stacks.decoder.layers]
         self.project = fused(form, model.lm_head)

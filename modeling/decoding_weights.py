@@ -25,23 +25,30 @@ class FusedWeights(NamedTuple):
     step: DecodingStep
 
 
-_fused: WeakKeyDictionary[nn.Module, FusedWeights] = WeakKeyDictionary()
+# By whether they are of 8 bits, and whether the encoder's are among them. They stay as long as the model does.
+_fused: WeakKeyDictionary[nn.Module, dict[tuple[bool, bool], FusedWeights]] = WeakKeyDictionary()
 
 
-def decoding_step(model: nn.Module) -> DecodingStep:
-    """The fused weights of a model, made anew when they have changed."""
-    with_encoder = model.device.type == "cpu"
-    read = [model.model.decoder, model.lm_head, *([model.model.encoder] if with_encoder else [])]
+def decoding_step(model: nn.Module, *, int8: bool = False, encoder: bool | None = None) -> DecodingStep:
+    """The fused weights of a model, made anew when they have changed.
+
+    Args:
+        model: A `Transformer2017ForConditionalGeneration`.
+        int8: Quantises the weights of the linear maps.
+        encoder: Whether to take the encoder as well; if None, on a CPU alone.
+    """
+    encoder = model.device.type == "cpu" if encoder is None else encoder
+    read = [model.model.decoder, model.lm_head, *([model.model.encoder] if encoder else [])]
     weights = list(dict.fromkeys(weight for part in read for weight in part.parameters()))  # the shared matrix once
     places = [(weight.data_ptr(), _version(weight), weight.dtype) for weight in weights]
     modules = [module for part in read for module in part.modules()]
     places += [(type(module), vars(module).get("scaling"), vars(module).get("eps")) for module in modules]
-    known = _fused.get(model)
+    known = _fused.setdefault(model, {}).get((int8, encoder))
     if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
         shared = model.model.shared.weight
         views = [_sample(weight.detach(), of_each_row=weight is shared) for weight in weights]
-        step = DecodingStep(model, encoder=with_encoder)
-        known = _fused[model] = FusedWeights(places, views, torch.cat(views), step)
+        step = DecodingStep(model, int8=int8, encoder=encoder)
+        known = _fused[model][int8, encoder] = FusedWeights(places, views, torch.cat(views), step)
     return known.step
 
 

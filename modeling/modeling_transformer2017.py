@@ -82,7 +82,7 @@ class Transformer2017Encoder(Transformer2017PreTrainedModel):
         inputs_embeds: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
-        """Reads the source. The arguments are those of `Transformer2017Model.forward`."""
+        """Reads the source: `Transformer2017Model.forward` of it, where all are real tokens without a mask."""
         x = self.embeddings(input_ids, inputs_embeds, attention_mask)  # (batch, source_len, d_model)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=x, attention_mask=attention_mask)
         for layer in self.layers:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as all_modules
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .loss import IGNORED_LABEL, label_smoothed_cross_entropy
@@ -16,6 +17,10 @@ TOGETHER = 2**17  # weights: up to here the maps of an attention are quicker as 
 SHORT = 64  # tokens: up to here attention is quicker as products than by torch's kernel
 REGISTER = 16 if HAS_AVX512 else 8  # float32 numbers that a CPU takes at once
 CHUNK = 2**22  # logits that exist at a time where they are not kept: 16 MiB in float32
+HOOKS_ON_ALL = (
+    all_modules._global_forward_hooks, all_modules._global_forward_pre_hooks,
+    all_modules._global_backward_hooks, all_modules._global_backward_pre_hooks,
+)  # fmt: skip
 GPU_CHUNKS = 16  # so many times as many on a GPU, which small products leave idle
 
 
@@ -24,27 +29,31 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Zeroes each number with probability p, and divides the others by 1 - p."""
-        if not self.training or self.p == 0.0 or x.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(x)
         dropped = round(self.p * 2**BITS)  # of the 2^BITS values of a random number
-        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        if not self.training or dropped in (0, 2**BITS) or x.device.type != "cpu" or _is_transformed():
+            return super().forward(x)
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device="cpu").random_(-(2**63), None)
+        numbers = numbers.view(torch.int16)
         numbers = numbers[: x.numel()].view(x.shape)
         if x.element_size() > numbers.element_size():
             return _Dropped.apply(x, numbers, dropped)
         return x * _scale_of_kept(numbers, dropped, x.dtype)
 
 
+def _is_transformed() -> bool:
+    """Whether torch looks at what runs to make something else of it: by `torch.compile`, or by `torch.func`."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+
+
 def _scale_of_kept(numbers: Tensor, dropped: int, dtype: torch.dtype) -> Tensor:
     """0 for what is dropped, and what the others are multiplied by."""
-    kept = torch.empty(numbers.shape, dtype=dtype)  # compared into at once: no mask of another type is written
+    kept = torch.empty_like(numbers, dtype=dtype)  # compared into at once: no mask of another type is written
     torch.ge(numbers, dropped - 2 ** (BITS - 1), out=kept)
     return kept.mul_(2**BITS / (2**BITS - dropped))
 
 
 class _Dropped(torch.autograd.Function):
     """Dropout that keeps its random numbers for the way back: less memory than the factors that come of them."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, numbers: Tensor, dropped: int) -> Tensor:
@@ -57,7 +66,8 @@ class _Dropped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
-        return _Dropped.apply(d_y, *ctx.saved_tensors, ctx.dropped), None, None
+        (numbers,) = ctx.saved_tensors
+        return d_y * _scale_of_kept(numbers, ctx.dropped, d_y.dtype), None, None
 
 
 def is_plain(linear: nn.Module) -> bool:
@@ -67,8 +77,8 @@ def is_plain(linear: nn.Module) -> bool:
     a forward of its own: it must be called.
     """
     hooks = linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks, linear._backward_pre_hooks
-    is_changed = type(linear) is not nn.Linear or "forward" in vars(linear) or any(hooks)
-    return not is_changed and linear.weight.numel() > 0 and not torch.compiler.is_compiling()
+    is_changed = type(linear) is not nn.Linear or "forward" in vars(linear) or any(hooks) or any(HOOKS_ON_ALL)
+    return not is_changed and linear.weight.numel() > 0 and not _is_transformed()
 
 
 def _is_trained_plainly(linear: nn.Linear) -> bool:
@@ -82,7 +92,7 @@ def project(x: Tensor, linear: nn.Linear) -> Tensor:
 
 def project_together(x: Tensor, maps: Sequence[nn.Linear]) -> Sequence[Tensor]:
     """Projects (batch, length, d_model) by each map, in training by one product where all are plain and small."""
-    if not all(map(_is_trained_plainly, maps)):
+    if not all(_is_trained_plainly(each) and each.bias is not None for each in maps):
         return [project(x, each) for each in maps]
     if sum(each.weight.numel() for each in maps) > TOGETHER:
         x = _as_in_products(x)  # once, and not for each map
@@ -117,7 +127,7 @@ def _attend_quickly(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     on_cpu, is_short = query.device.type == "cpu", max(query.shape[2], key.shape[2]) <= SHORT
-    is_plain_sdpa = attend is sdpa_attention_forward and not torch.compiler.is_compiling()
+    is_plain_sdpa = attend is sdpa_attention_forward and not _is_transformed()
     if on_cpu and is_short and is_plain_sdpa and not _hides_all(mask):
         wide = torch.promote_types(query.dtype, torch.float32)
         mask = _added_to_scores(module, query, key, mask, wide)
@@ -171,10 +181,10 @@ def _added_to_scores(
     if mask is None:
         if not module.is_causal or query.shape[2] == 1:  # one query is the last position, which sees all
             return None
-        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     if mask.is_floating_point():
         return mask.to(dtype)
-    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def projected_cross_entropy(

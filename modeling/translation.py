@@ -24,7 +24,7 @@ class Translation:
     Attributes:
         text: The best hypothesis.
         score: Its log probability over the length penalty; None in greedy decoding and for an empty line.
-        hypotheses: The n best with their scores, best first.
+        hypotheses: The n best with their scores, best first; of a line in parts the best alone.
         source_tokens: How many the line has, its end token included.
         parts: In how many parts it was translated; more than one where it was too long for the model.
         review: The model's opinion of the text, where it was asked for: confidence and alignment.
@@ -39,7 +39,7 @@ class Translation:
 
 
 class Translator:
-    """Translates any number of lines with memory for one window of them.
+    """Translates any number of lines with memory for one window of them, by the weights that the model has by then.
 
     The lines of a window are sorted by length, decoded with places refilled as sentences finish, and come out in the
     order in which they came in. An empty line is an empty translation. A line of more tokens than `longest` is cut
@@ -75,8 +75,8 @@ class Translator:
         **generation: Any,
     ) -> None:
         self.tokenizer = tokenizer
-        positions = getattr(model.config, "learned_positions", None) or MOST_TOKENS
-        self.longest = longest or min(MOST_TOKENS, positions, tokenizer.model_max_length)
+        self.positions = getattr(model.config, "learned_positions", None)
+        self.longest = longest or min(MOST_TOKENS, self.positions or MOST_TOKENS, tokenizer.model_max_length)
         self.window = window
         self.reviewer = Reviewer(model, tokenizer, alignments=alignments) if confidence or alignments else None
         sizes = {"int8": int8, "workers": workers, "rows": rows, "batch_tokens": batch_tokens}
@@ -106,12 +106,11 @@ class Translator:
 
     def _translate_window(self, lines: list[str], prefixes: list[str] | None) -> list[Translation]:
         lines = [without_surrogates(line) for line in lines]
-        parts = [self._parts(line) for line in lines]
+        parts = self._sources(lines)
         owners = [i for i, pieces in enumerate(parts) for _ in pieces]
         if not owners:
             return [Translation()] * len(lines)
-        pieces = [piece for pieces in parts for piece in pieces]
-        sources = self.tokenizer(pieces, verbose=False)["input_ids"]
+        sources = [piece for pieces in parts for piece in pieces]
         prompts = None
         if prefixes is not None:
             firsts = [n == 0 or owners[n - 1] != i for n, i in enumerate(owners)]
@@ -123,18 +122,24 @@ class Translator:
         translations = [_joined(pieces) for pieces in found]
         return translations if self.reviewer is None else self._reviewed(lines, translations)
 
-    def _parts(self, line: str) -> list[str]:
-        """The line, or the parts of one that is too long; nothing of an empty one."""
-        if 4 * len(line) + 2 <= self.longest:  # four tokens a character, its bytes; a space before them and an end
-            return [line] if line.strip() else []
+    def _sources(self, lines: list[str]) -> list[list[list[int]]]:
+        """The tokens of each line, or of the parts of one that is too long; nothing of an empty one."""
+        encoded = self.tokenizer(lines, verbose=False)["input_ids"]
+        return [self._parts(line, ids) if line.strip() else [] for line, ids in zip(lines, encoded, strict=True)]
+
+    def _parts(self, line: str, ids: list[int]) -> list[list[int]]:
+        if len(ids) <= self.longest:
+            return [ids]
         parts = in_parts(line, lambda part: len(self.tokenizer(part, verbose=False)["input_ids"]) <= self.longest)
-        return [part for part in parts if part.strip()]
+        return self.tokenizer([part for part in parts if part.strip()], verbose=False)["input_ids"]
 
     def _reviewed(self, lines: list[str], translations: list[Translation]) -> list[Translation]:
-        """With the model's opinion of each translation, but of those that were made in parts."""
-        whole = [
-            i for i, translation in enumerate(translations) if translation.source_tokens and translation.parts == 1
-        ]
+        """With the model's opinion of each translation, but of those made in parts or too long to be read again."""
+        whole = [i for i, one in enumerate(translations) if one.source_tokens and one.parts == 1]
+        if self.positions is not None:  # an output that was cut there has no room for its end
+            texts = [translations[i].text for i in whole]
+            tokens = self.tokenizer(text_target=texts, verbose=False)["input_ids"] if texts else []
+            whole = [i for i, row in zip(whole, tokens, strict=True) if len(row) <= self.positions]
         reviews = self.reviewer.review([lines[i] for i in whole], [translations[i].text for i in whole])
         reviewed = list(translations)
         for i, review in zip(whole, reviews, strict=True):

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +16,13 @@ from .decoding_path import CRITERIA, obstacle_in_decoder, obstacle_in_encoder, o
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources
 from .decoding_step import DecodingStep, additive_mask
+from .decoding_weights import decoding_step
 from .freed_memory import keep_freed_memory
 from .output_length import named_max_length, new_tokens, with_bound
 
 Batch = list[int]  # indices of sentences
+_lock = Lock()
+_threads: list[int] = []  # of torch before any workers ran, once for each call that has workers
 # Arguments of `generate()` that are no settings of its configuration.
 NOT_SETTINGS = (
     "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model", "synced_gpus",
@@ -153,8 +158,8 @@ class FileDecoder:
         rows: int,
         batch_tokens: int,
     ) -> None:
-        self.step = DecodingStep(model, int8=int8, encoder=True)
-        self.device = model.device
+        self.model, self.int8 = model, int8
+        self.step = self._current_weights()
         self.config = config
         self.bound = bound
         self.positions = model.config.learned_positions
@@ -162,14 +167,18 @@ class FileDecoder:
         self.beams = config.num_beams
         self.slots = max(1, rows // self.beams)
         self.batch_tokens = batch_tokens
-        on_cpu = self.device.type == "cpu"
+        on_cpu = self.step.device.type == "cpu"
         self.workers = (torch.get_num_threads() if on_cpu else 1) if workers is None else workers
 
         if on_cpu and self.workers > 1:
             keep_freed_memory()
 
+    def _current_weights(self) -> DecodingStep:
+        return decoding_step(self.model, int8=self.int8, encoder=True)
+
     def decode(self, sources: list[list[int]], prompts: list[list[int]] | None = None) -> list[list[Hypothesis]]:
         """The best outputs of each source, in their order."""
+        self.step = self._current_weights()  # which may have changed since the last call
         outputs: list[list[Hypothesis]] = [[] for _ in sources]
         for group in by_prompt_length(prompts, len(sources)):
             lengths = [len(sources[i]) for i in group]
@@ -179,10 +188,8 @@ class FileDecoder:
             if workers <= 1:
                 self._work(batches, sources, prompts, outputs)
                 continue
-            threads = torch.get_num_threads()
-            with ThreadPoolExecutor(workers) as pool:
+            with threads_kept(), ThreadPoolExecutor(workers) as pool:
                 jobs = [pool.submit(self._work_alone, batches, sources, prompts, outputs) for _ in range(workers)]
-            torch.set_num_threads(threads)
             for job in jobs:
                 job.result()
         return outputs
@@ -206,7 +213,7 @@ class FileDecoder:
             prompt = [[self.start, *prompts[i]] for i in batch]
             prompted = len(prompt[0]) > 1
             search = Search(
-                self.step, self._ranker, torch.tensor(prompt if prompted else prompt[:1], device=self.device)
+                self.step, self._ranker, torch.tensor(prompt if prompted else prompt[:1], device=self.step.device)
             )
             supply = self._read(batch, None if prompted else batches, sources, len(prompt[0]))
             for i, hypotheses in search.run(supply, self.config.num_return_sequences):
@@ -223,10 +230,10 @@ class FileDecoder:
             batch = None if others is None else take(others, most=slots)
 
     def _encode(self, batch: Batch, sources: list[list[int]], begun: int) -> Sources:
-        ids = padded(sources, self.pad, self.device)
-        lengths = torch.tensor([len(source) for source in sources], device=self.device)
-        limits = torch.tensor([self._limit(len(source), begun) for source in sources], device=self.device)
-        attention_mask = torch.arange(ids.shape[1], device=self.device) < lengths.unsqueeze(1)
+        ids = padded(sources, self.pad, self.step.device)
+        lengths = torch.tensor([len(source) for source in sources], device=self.step.device)
+        limits = torch.tensor([self._limit(len(source), begun) for source in sources], device=self.step.device)
+        attention_mask = torch.arange(ids.shape[1], device=self.step.device) < lengths.unsqueeze(1)
         mask = additive_mask(attention_mask, self.step.dtype)
         memory = self.step.encode(ids, mask)
         return Sources(batch, self.step.project_source(memory), mask, limits)
@@ -261,12 +268,28 @@ def by_prompt_length(prompts: list[list[int]] | None, count: int) -> list[Batch]
 
 
 def take(batches: deque[Batch], most: int | None = None) -> Batch | None:
-    """The next batch; None if another worker took the last, or if it has more sentences than that."""
+    """The next batch; None if another worker took the last, or if it has more sentences than that.
+
+    Looked at and taken in one go, so that each worker's batches become no longer: a search has room for its first.
+    """
+    with _lock:
+        if not batches or (most is not None and len(batches[0]) > most):
+            return None
+        return batches.popleft()
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Gives torch its number of threads back when the last call is done whose workers have lowered it.
+
+    It is the whole process's: a thread that is begun meanwhile has as few as a worker, and keeps them.
+    """
+    with _lock:
+        _threads.append(_threads[0] if _threads else torch.get_num_threads())
     try:
-        batch = batches.popleft()
-    except IndexError:
-        return None
-    if most is not None and len(batch) > most:
-        batches.appendleft(batch)
-        return None
-    return batch
+        yield
+    finally:
+        with _lock:
+            before = _threads.pop()
+            if not _threads:
+                torch.set_num_threads(before)

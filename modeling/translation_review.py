@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from .loss import IGNORED_LABEL
 from .translation_decoder import batches_of_like_length
 
 Span = tuple[int, int]  # of characters
+_lock = Lock()
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Reviewer:
 
     def review(self, sources: list[str], targets: list[str]) -> list[Review]:
         """Reviews pairs of lines, in their order."""
+        if not sources:  # of which transformers has no offsets
+            return []
         given = self._encode(text=sources)
         wanted = self._encode(text_target=targets)
         reviews: list[Any] = [None] * len(sources)
@@ -143,10 +147,11 @@ def words_of(spans: list[Span], text: str) -> list[list[int]]:
 
 @contextmanager
 def eager_attention(model: nn.Module) -> Iterator[None]:
-    """Has the model compute attention as the formula, which gives the weights."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+    """Has the model compute attention as the formula, which gives the weights; for one thread after the other."""
+    with _lock:
+        before = model.config._attn_implementation
+        model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_files_and_standard_input_are_read_in_the_order_given(folder, tmp_path, 
 
 def test_a_compressed_file_is_read_as_its_text(folder, tmp_path, capsys, monkeypatch):
     """`train` and `evaluate` read train.en.gz; a damaged one must not end in a traceback or in half a file."""
-    packed = gzip.compress("w1 w2\nw3\n".encode())
+    packed = gzip.compress(b"w1 w2\nw3\n")
     (tmp_path / "a.gz").write_bytes(packed)
     (tmp_path / "cut.gz").write_bytes(packed[:-9])
     (tmp_path / "plain.gz").write_bytes(b"w1 w2\n")
@@ -180,6 +181,56 @@ def test_given_translations_are_judged_and_not_changed(folder, tmp_path, capsys,
     assert float(translated[0][1]) > float(rows[0][1])  # the search finds better than words at random
 
 
+def test_a_translator_takes_the_weights_that_the_model_has_by_then(folder):
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    translator = Translator(model, tokenizer)
+    before = [one.text for one in translator.translate(LINES)]
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.flip(0))
+    after = [one.text for one in translator.translate(LINES)]
+    assert after == [one.text for one in Translator(model, tokenizer).translate(LINES)] != before
+
+
+def test_an_output_that_is_cut_at_the_last_position_has_no_review(folder):
+    """It has no room for the end that a review reads too: its line comes out all the same."""
+    torch.manual_seed(3)
+    config = transformer2017.Transformer2017Config(
+        vocab_size=97, d_model=32, d_ff=64, num_heads=4, encoder_layers=1, decoder_layers=1, learned_positions=8
+    )
+    model = transformer2017.Transformer2017ForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = None
+    with torch.no_grad():
+        model.model.shared.weight[:4] *= 0  # no word of the output is a special one
+        model.model.shared.weight[4:] *= 9
+    translator = Translator(model, AutoTokenizer.from_pretrained(folder), confidence=True)
+    found = list(translator.translate(["w1 w2", "", "w3"]))
+    assert [(bool(one.text), one.review) for one in found] == [(True, None), (False, None), (True, None)]
+
+
+def test_threads_that_translate_side_by_side_leave_no_trace(folder):
+    """torch's number of threads is the process's, and the kind of attention is the model's."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model.set_attn_implementation("sdpa")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+
+    def work(count):
+        translator = Translator(model, tokenizer, alignments=True, workers=2, batch_tokens=16)
+        return [one.review.alignment is not None for one in translator.translate(["w1 w2 w3"] * count)]
+
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert all(map(all, pool.map(work, (40, 20, 30))))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert model.config._attn_implementation == "sdpa"
+
+
 def test_too_few_given_translations_are_named(folder, tmp_path, capsys, monkeypatch):
     (tmp_path / "given.txt").write_text("w7\n", encoding="utf-8")
     code, _, err = translate(capsys, monkeypatch, [folder, "--score", tmp_path / "given.txt"], "w1\nw2\n")
@@ -265,15 +316,16 @@ def test_a_batch_that_another_worker_may_take_is_looked_at_in_one_go():
     assert take(batches, most=1) is None
 
 
-def test_a_line_is_counted_with_its_space_and_its_end(folder):
-    """Four tokens a character are its bytes; 16 of 4 characters leave no room for the two besides."""
+def test_a_line_is_cut_by_its_tokens_however_many_a_character_has(folder):
+    """Where a tokenizer normalises, one character of Arabic, ﷺ, is 18 letters."""
     translator = Translator(AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
-    counted = []
-    translator.tokenizer = lambda text, **_: counted.append(text) or {"input_ids": [0] * (4 * len(text) + 2)}
-    for translator.longest, is_counted in ((17, True), (18, False)):
-        counted.clear()
-        assert "".join(translator._parts("🙂🙃😀😁")) == "🙂🙃😀😁"
-        assert bool(counted) is is_counted
+
+    def tokens(text, **_):
+        ids = [[0] * (18 * len(line) + 1) for line in ([text] if isinstance(text, str) else text)]
+        return {"input_ids": ids[0] if isinstance(text, str) else ids}
+
+    translator.tokenizer, translator.longest = tokens, 40
+    assert [[len(part) for part in parts] for parts in translator._sources(["ﷺ" * 4, "", "ﷺ"])] == [[37, 37], [], [19]]
 
 
 def test_another_familys_translation_has_a_confidence(folder):

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.nn.modules.module import register_module_forward_hook
 from transformer2017 import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.decoding_ranker import first_of_largest
 from transformer2017.modeling.decoding_weights import _sample
 from transformer2017.modeling.output_length import with_bound
 from transformers import (
@@ -219,6 +220,11 @@ def replace_activations(model):
         layer.feed_forward.activation = torch.nn.Tanh()
 
 
+def replace_map(model):
+    own = model.model.decoder.layers[0].self_attention
+    own.w_k = torch.nn.Linear(own.w_k.in_features, own.w_k.out_features, bias=False)
+
+
 CHANGES = {  # after a first call, whose fused weights are remembered
     "a sub-layer left out": lambda m: setattr(m.model.decoder.layers[1], "feed_forward", torch.nn.Identity()),
     "a sub-layer of another kind": lambda m: setattr(
@@ -234,6 +240,8 @@ CHANGES = {  # after a first call, whose fused weights are remembered
     "a norm without weights": lambda m: setattr(
         m.model.decoder.layers[0], "feed_forward_norm", torch.nn.LayerNorm(32, eps=0.5, elementwise_affine=False)
     ),
+    "another module in dropout's place": lambda m: setattr(m.model.decoder.layers[1], "dropout", torch.nn.Tanh()),
+    "a map without a bias": replace_map,
     "the decoder's embeddings": lambda m: setattr(
         m.model.decoder.embeddings, "embed_tokens", torch.nn.Embedding(97, 32)
     ),
@@ -467,6 +475,24 @@ def test_criteria_of_the_caller_are_heard(model, source, beams):
 def test_a_ranking_that_is_none_is_refused(model, source):
     with pytest.raises(ValueError, match="ranking must be 'transformers' or 'paper', not 'Paper'"):
         model.generate(**source, num_beams=2, ranking="Paper", max_new_tokens=3)
+
+
+@pytest.mark.parametrize("wrong", [{"ranking": "papr"}, {"fast": "maybe"}, {"max_tokens_beyond_input": 2.5}], ids=str)
+def test_arguments_of_our_own_are_looked_at_in_greedy_search_too(model, source, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        model.generate(**source, **wrong)
+
+
+def test_of_equal_words_greedy_search_takes_the_first(model, source):
+    """As argmax does, and so transformers: rows of a vocabulary that were copied, or never learnt, are equal."""
+    with torch.no_grad():
+        model.model.shared.weight[40:] = model.model.shared.weight[30]
+    found = model.generate(**source, max_new_tokens=5)
+    assert model.decoded_by == "fast"
+    assert torch.equal(found, model.generate(**source, max_new_tokens=5, fast=False))
+    scores = torch.randint(3, (50, 96)).float()
+    for block in (None, 32):
+        assert torch.equal(first_of_largest(scores, block)[:, 0], scores.argmax(1))
 
 
 def test_an_encoders_output_without_names_is_taken(model, source):

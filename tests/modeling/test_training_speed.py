@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import prune
 from transformer2017 import Transformer2017ForConditionalGeneration
 from transformer2017.configuration import Transformer2017Config
@@ -132,6 +133,32 @@ def test_dropout_keeps_no_more_than_random_numbers_for_its_gradient():
     torch.testing.assert_close(torch.autograd.grad(gradient.sum(), direction)[0], factors)
 
 
+@pytest.mark.parametrize("rate", [1.0, 0.999_999])
+def test_dropout_of_all_is_nothing(rate):
+    assert not Dropout(rate)(torch.ones(4)).any()
+
+
+def test_dropout_goes_through_what_torch_makes_of_functions():
+    """Jacobians, gradients of several losses at once, and a batch of functions, as through `nn.Dropout`."""
+    x = torch.ones(6, requires_grad=True)
+    y = Dropout(0.5)(x)
+    (each,) = torch.autograd.grad(y, x, torch.eye(6), is_grads_batched=True)
+    assert torch.equal(each, y.detach().diag())
+    assert torch.func.jacrev(Dropout(0.5))(torch.ones(6)).unique().tolist() in ([0.0], [0.0, 2.0])
+    same = torch.func.vmap(Dropout(0.5), randomness="same")(torch.ones(3, 8))
+    assert torch.equal(same[0], same[2])
+
+
+def test_gradients_by_torch_func_are_those_of_backward(model):
+    model.train().apply(without_dropout)
+    batch = {"input_ids": torch.tensor([[5, 6, 2]]), "labels": torch.tensor([[7, 8, 2]])}
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    found = torch.func.grad(lambda given: torch.func.functional_call(model, given, kwargs=batch).loss)(weights)
+    model(**batch).loss.backward()
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(found[name], weight.grad, atol=1e-6, rtol=1e-4)
+
+
 def test_dropout_of_neighbours_is_independent():
     dropped = Dropout(0.5)(torch.ones(2**20)) == 0
     for distance in (1, 2, 4, 8, 64):
@@ -219,6 +246,21 @@ def test_a_hook_on_any_map_is_called_in_training(model, kind):
         getattr(linear, f"register_{kind}_hook")(lambda *_, name=name: called.add(name))
     model.train()(**batch).loss.backward()
     assert called == set(maps_of(model))
+
+
+def test_a_hook_on_all_modules_is_called_in_training(model):
+    called = []
+    hook = register_module_forward_hook(lambda module, *_: called.append(module))
+    model.train()(input_ids=torch.tensor([[5, 6, 2]]), labels=torch.tensor([[7, 8, 2]]))
+    hook.remove()
+    assert set(maps_of(model).values()) <= set(called)
+
+
+def test_a_map_without_a_bias_trains(model):
+    attention = model.model.encoder.layers[0].self_attention
+    attention.w_k = nn.Linear(attention.w_k.in_features, attention.w_k.out_features, bias=False)
+    model.train()(input_ids=torch.tensor([[5, 6, 2]]), labels=torch.tensor([[7, 8, 2]])).loss.backward()
+    assert attention.w_k.weight.grad.any()
 
 
 def test_pruned_weights_stay_pruned_in_training(model):
