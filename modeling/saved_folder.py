@@ -18,7 +18,11 @@ class SavedWithCode:
         and the version of the package whose code goes into the folder.
 
         A manifest that `transformer2017 train` left in the folder goes: what it says is no longer so.
+
+        Raises:
+            ValueError: If the configuration has become one that could not be loaded, as where weights were untied.
         """
+        self.config.check()
         _remove_manifest(Path(save_directory, "manifest.json"))
         self.config.auto_map = {
             "AutoConfig": "configuration_transformer2017.Transformer2017Config",

@@ -170,6 +170,14 @@ def test_what_only_this_model_knows_of_decoding_is_loaded_again(model, tmp_path)
     assert {name: getattr(loaded, name, None) for name in own} == own
 
 
+def test_what_could_not_be_loaded_is_not_saved(model, tmp_path):
+    """PEFT unties the output where `lm_head` is trained whole: said while the model is still there."""
+    model.config.tie_word_embeddings = False
+    with pytest.raises(ValueError, match="tie_word_embeddings=False makes another model"):
+        model.save_pretrained(tmp_path / "untied")
+    assert not (tmp_path / "untied").exists()
+
+
 def test_saving_removes_the_manifest_of_a_run_and_no_other_file_of_that_name(model, tmp_path):
     file = tmp_path / "manifest.json"
     for text, is_kept in (

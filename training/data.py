@@ -69,7 +69,8 @@ def _lines(path: Path) -> Iterator[str]:
                 except UnicodeDecodeError as error:
                     raise UsageError(
                         f"{path}, line {number}: byte {error.start + 1} is not UTF-8. "
-                        f"Convert the file, for example: iconv -f LATIN1 -t UTF-8 {path.name}"
+                        "Convert the file from the encoding that it is in, such as LATIN1 or CP949: "
+                        f"iconv -f ENCODING -t UTF-8 {path.name}"
                     ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or in_a_line(error)}.") from None

@@ -18,18 +18,23 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedToken
 
 from .data import Corpus, language_of, read_pairs, tokenize
 from .metrics import SymbolErrorRate, TranslationScore, bleu_of
-from .tokenization import in_symbols, is_symbol_table
+from .tokenization import in_symbols, is_symbol_table, told_of_characters_left_out
 
 
 @dataclass
 class ValidationSet:
-    """What a run is evaluated on: sentences, their references, their tokens, and how outputs are scored."""
+    """What a run is evaluated on: sentences, their references, their tokens, and how outputs are scored.
+
+    Attributes:
+        left_out: Says which characters of the references are no symbols, and therefore not asked for.
+    """
 
     sources: list[str]
     references: list[list[str]]
     tokens: Dataset | None = None
     target_language: str | None = None
     of_symbols: bool = False
+    left_out: str = ""
 
     def part(self, at_most: int) -> "ValidationSet":
         """At most so many sentences, evenly spread."""
@@ -58,9 +63,11 @@ def validation_set(
         sources, targets = map(list, zip(*pairs, strict=True))
         return ValidationSet(sources, [[target] for target in targets], tokens, target_language)
     answers: dict[str, list[str]] = {}
+    pairs = list(pairs)
     for source, target in pairs:
         answers.setdefault(source, []).append(in_symbols(target, tokenizer))
-    return ValidationSet(list(answers), list(answers.values()), tokens, target_language, of_symbols=True)
+    left_out = told_of_characters_left_out((target for _, target in pairs), tokenizer)
+    return ValidationSet(list(answers), list(answers.values()), tokens, target_language, True, left_out)
 
 
 def tokenized_validation_set(
@@ -135,6 +142,8 @@ def evaluate_files(
 ) -> dict[str, Any]:
     """Translates a file with a saved model and scores the result.
 
+    Of symbols, lines with the same source are one sentence with several right answers.
+
     Args:
         device: As torch names it; a GPU if there is one, if None.
 
@@ -146,5 +155,7 @@ def evaluate_files(
     model = placed(model, device)
     references = validation_set(pairs, tokenizer, target_language=target_language or language_of(str(target)))
     outputs = translate_lines(model, tokenizer, references.sources, **generation)
-    facts = {"model": name, "source": str(source), "target": str(target), "sentences": len(references.sources)}
-    return {**facts, **references.score(outputs)}
+    facts = {"model": name, "source": str(source), "target": str(target), "lines": len(pairs)}
+    facts["sentences"] = len(references.sources)
+    warnings = {"left_out": references.left_out} if references.left_out else {}
+    return {**facts, **references.score(outputs), **warnings}

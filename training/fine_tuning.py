@@ -87,10 +87,12 @@ def add_words(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedToken
             continue
         normal = backend.normalizer.normalize_str(word) if backend.normalizer else word
         parts = [part for part, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
-        if len(parts) != 1:
+        is_cut = isinstance(backend.model, models.WordLevel) and parts != [normal]
+        if is_cut or len(parts) != 1:
             raise UsageError(
-                f"{file}, line {number}: {word!r} is not one word to this tokenizer, which splits it into "
-                f"{' '.join(part.replace(SPACE, '') for part in parts) or 'nothing'}."
+                f"{file}, line {number}: {word!r} is not one word to this tokenizer, which reads it as "
+                f"{' '.join(part.replace(SPACE, '') for part in parts) or 'nothing'}. Where punctuation and digits "
+                "stand alone, a tag may be of letters."
             )
         vocab.setdefault(parts[0], len(vocab))
     if isinstance(backend.model, models.BPE):

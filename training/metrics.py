@@ -71,7 +71,7 @@ def bleu_can_tell(references: Sequence[str], target_language: str | None) -> boo
 
 
 class SymbolErrorRate(evaluate.Metric):
-    """Error rates of sequences of symbols, in percent, as pronunciation is scored.
+    """Error rates of sequences of symbols with one space between them, in percent, as pronunciation is scored.
 
     `per`, the phoneme error rate: edits (insertions, deletions, substitutions) that turn each output into the nearest
     of its references, over the symbols of those references. `wer`, the word error rate: the share of outputs that
@@ -86,8 +86,8 @@ class SymbolErrorRate(evaluate.Metric):
     def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         edits = symbols = wrong = 0
         for prediction, alternatives in zip(predictions, references, strict=True):
-            output = prediction.split()
-            distance, length = min((edit_distance(output, one.split()), len(one.split())) for one in alternatives)
+            output, *answers = (text.split(" ") if text else [] for text in (prediction, *alternatives))
+            distance, length = min((edit_distance(output, answer), len(answer)) for answer in answers)
             edits += distance
             symbols += length
             wrong += distance > 0

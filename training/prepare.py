@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformer2017.configuration import Transformer2017Config, UsageError
@@ -69,6 +70,10 @@ def prepare(flags: Flags, store: Path, goes_on: bool = False) -> Prepared:
         evaluated = tokenized_validation_set(validation, tokenizer, file, positions)
         if "left out" in validation.report:
             left_out += f"; for validation {validation.report}"
+        if evaluated.left_out:
+            left_out += f"; of validation {evaluated.left_out}"
+        if unknown := pairs_with(evaluated.tokens, tokenizer.unk_token_id):
+            left_out += f"; {unknown:,} validation pairs hold what the vocabulary lacks ({tokenizer.unk_token})"
         if longer := len(validation.pairs) - len(evaluated.tokens):
             left_out += f"; {longer:,} validation pairs of more than {positions} tokens are not in the loss"
     return Prepared(arguments, corpus, tokenizer, tokens, left_out, evaluated)
@@ -79,12 +84,11 @@ def remarks(arguments: RunArguments, corpus: data.Corpus, tokenizer: PreTrainedT
     found = ""
     if arguments.training.metric_for_best_model == "chrf" and "metric_for_best_model" not in arguments.given:
         found += "; chrF decides which checkpoint is the best, as BLEU needs four words in a row"
-    if tokenization.is_symbol_table(tokenizer):
-        sentences = data.sentences(corpus.pairs, at_most=SENTENCES_LOOKED_AT)
-        if lost := tokenization.characters_left_out(sentences, tokenizer):
-            few = ", ".join(f"{character} ({count:,})" for character, count in lost.most_common(5))
-            found += f"; characters that are no symbol by --symbol_pattern, left out of their lines: {few}"
-            found += ", in a part of the corpus" if 2 * len(corpus.pairs) > SENTENCES_LOOKED_AT else ""
+    sentences = data.sentences(corpus.pairs, at_most=SENTENCES_LOOKED_AT)
+    if lost := tokenization.told_of_characters_left_out(sentences, tokenizer):
+        found += f"; {lost}" + (", in a part of the corpus" if 2 * len(corpus.pairs) > SENTENCES_LOOKED_AT else "")
+    if unknown := pairs_with(tokens, tokenizer.unk_token_id):
+        found += f"; {unknown:,} pairs hold what the vocabulary lacks ({tokenizer.unk_token})"
     bound = tokens_beyond_input(arguments)
     beyond = pc.subtract(tokens.data.column("target_length"), tokens.data.column("source_length"))
     if bound is not None and (longer := pc.sum(pc.greater(beyond, bound)).as_py()):
@@ -93,6 +97,19 @@ def remarks(arguments: RunArguments, corpus: data.Corpus, tokenizer: PreTrainedT
             f"(give --max_tokens_beyond_input {pc.max(beyond).as_py()} for all of them)"
         )
     return found
+
+
+def pairs_with(tokens: Dataset, token: int | None) -> int:
+    """How many pairs have a token on either side."""
+    found = np.zeros(len(tokens), bool)
+    for side in ("input_ids", "labels") if token is not None else ():
+        column, start = tokens.data.column(side), 0
+        for chunk in column.chunks:
+            ends = np.asarray(chunk.value_lengths()).cumsum()
+            places = np.flatnonzero(np.asarray(chunk.flatten()) == token)
+            found[start + np.searchsorted(ends, places, side="right")] = True
+            start += len(chunk)
+    return int(found.sum())
 
 
 def tokens_beyond_input(arguments: RunArguments) -> int | None:

@@ -110,7 +110,13 @@ def _train_unigram(lines: Iterator[str], vocab_size: int) -> Tokenizer:
         unk_token=UNKNOWN,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(lines, trainer)
+    try:
+        tokenizer.train_from_iterator(lines, trainer)
+    except Exception as error:  # of no class of its own
+        raise UsageError(
+            f"--tokenizer_type unigram cannot make {vocab_size} tokens of this text ({in_a_line(error)}): give a "
+            "larger --vocab_size, or bpe, which spells rare characters as bytes."
+        ) from error
     description = json.loads(tokenizer.to_str())
     description["model"]["byte_fallback"] = True
     return _with_plain_byte_tokens(Tokenizer.from_str(json.dumps(description)))
@@ -167,7 +173,8 @@ def _subword_tokenizer(model: models.Model) -> Tokenizer:
 
 
 def _end_with_end_token() -> processors.TemplateProcessing:
-    return processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, SPECIAL_TOKENS.index(END))])
+    end = (END, SPECIAL_TOKENS.index(END))
+    return processors.TemplateProcessing(single=f"$A {END}", pair=f"$A $B {END}", special_tokens=[end])
 
 
 def _with_plain_byte_tokens(tokenizer: Tokenizer) -> Tokenizer:
@@ -195,6 +202,13 @@ def is_symbol_table(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer knows whole symbols only (letters, phonemes), so that error rates are the scores."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend is not None and isinstance(backend.model, models.WordLevel)
+
+
+def told_of_characters_left_out(lines: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The most frequent of these characters in a sentence for the user; nothing if there are none."""
+    lost = characters_left_out(lines, tokenizer) if is_symbol_table(tokenizer) else None
+    few = ", ".join(f"{character} ({count:,})" for character, count in lost.most_common(5)) if lost else ""
+    return few and f"characters that are no symbol by --symbol_pattern, left out of their lines: {few}"
 
 
 def characters_left_out(lines: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Counter[str]:

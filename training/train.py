@@ -165,7 +165,10 @@ def choose_weights(trainer: Transformer2017Trainer, arguments: RunArguments) -> 
     say(f"{label}: {card.one_line(averaged_scores)}")
     asked = (trainer.args.metric_for_best_model or "").removeprefix("eval_")
     metric = asked if asked in scores else next(name for name in ("bleu", "wer") if name in scores)
-    if (averaged_scores[metric] >= scores[metric]) == (metric not in LESS_IS_BETTER):
+    single_stands, averaged_stands = (
+        stopping.standing(each, metric, metric not in LESS_IS_BETTER) for each in (scores, averaged_scores)
+    )
+    if averaged_stands >= single_stands:
         return averaged_scores
     averaging.set_weights(model, single)
     return scores

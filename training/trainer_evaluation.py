@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, Seq2SeqTrainer
 
 from .evaluation import ValidationSet, teacher_forced_loss, translate_lines
 from .sharding import whole
+from .stopping import evaluations_since_best
 from .training_arguments import TrainingArguments
 
 
@@ -48,9 +49,14 @@ class EvaluatingTrainer(Seq2SeqTrainer):
         return metrics
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """As in `Trainer`, by the loss where the default, BLEU, is none of the scores of the user's own function."""
+        """As in `Trainer`, and by finer scores where the one asked for is level.
+
+        By the loss where the default, BLEU, is none of the scores of the user's own function.
+        """
         if self.args.metric_for_best_model == "bleu" and "eval_bleu" not in metrics and "eval_loss" in metrics:
             choose_by_loss(self.args)
+        if self.args.metric_for_best_model and evaluations_since_best(self.state.log_history, self.args) == 0:
+            self.state.best_metric = None  # this one is the best, if by a finer score alone
         return super()._determine_best_metric(metrics, trial)
 
     def _validation_loss(self, model: PreTrainedModel) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """Going on from a trained model: the oracle is that model."""
 
+import pytest
 import torch
 from transformer2017.cli import main
+from transformer2017.configuration import UsageError
 from transformer2017.training.arguments import TokenizerArguments
 from transformer2017.training.fine_tuning import add_words
 from transformer2017.training.tokenization import train_tokenizer
@@ -97,6 +99,15 @@ def test_only_a_line_feed_ends_a_line_of_words(tmp_path):
     tokenizer = train_tokenizer(iter(["a b"]), arguments, 300)
     (tmp_path / "words").write_text("c\x85d\n", encoding="utf-8")
     assert len(add_words(tokenizer, tmp_path / "words")) == 4 + 3
+
+
+def test_a_word_that_a_symbol_table_reads_as_another_is_refused(tmp_path):
+    """Zinc would be aromatic nitrogen."""
+    arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern="Cl|[CNOn]")
+    tokenizer = train_tokenizer(iter(["CNn"]), arguments, 300)
+    (tmp_path / "words").write_text("Cl\nZn\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="line 2: 'Zn' is not one word to this tokenizer, which reads it as n"):
+        add_words(tokenizer, tmp_path / "words")
 
 
 def test_a_run_does_not_go_on_with_other_words(flags, tmp_path, capsys):

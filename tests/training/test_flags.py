@@ -329,6 +329,18 @@ def test_no_more_checkpoints_are_averaged_than_are_kept(flags):
     assert Flags(words).with_recipe("paper-base", with_validation=True).training.average_checkpoints == 2
 
 
+def test_what_the_vocabulary_lacks_is_told(flags, corpus, tmp_path):
+    """Word pieces know half as many characters as they have tokens, and spell no others as bytes."""
+    for name in ("train", "val"):
+        lines = corpus[f"{name}.de"].read_text().splitlines()
+        corpus[f"{name}.de"].write_text("".join(f"{line} {chr(0xAC00 + i)}\n" for i, line in enumerate(lines)))
+    words = flags(tokenizer_type="wordpiece", vocab_size=120)
+    left_out = prepare(Flags(words), tmp_path).left_out
+    assert re.search(r"; \d+ pairs hold what the vocabulary lacks \(<unk>\)", left_out)
+    assert re.search(r"; \d+ validation pairs hold what the vocabulary lacks", left_out)
+    assert "lacks" not in prepare(Flags(flags()), tmp_path / "bytes").left_out
+
+
 def test_outputs_may_be_as_long_as_is_asked_for(flags, tmp_path):
     """A tree in brackets is far longer than its sentence: §6.3 has outputs of 300 tokens more than the input."""
     found = prepare(Flags(flags(max_tokens_beyond_input=300)), tmp_path)

@@ -8,11 +8,13 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 import transformer2017
 import yaml
+from huggingface_hub import HfApi
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer2017.configuration import RunError, UsageError
 from transformer2017.training.hub import Upload, push_folder
@@ -195,9 +197,12 @@ def test_an_upload_that_cannot_be_is_known_before_training(tmp_path):
         Upload(arguments)
 
 
-def test_failures_are_one_sentence(folder, tmp_path):
-    """A folder without a model, and no way to the Hub."""
+def test_failures_are_one_sentence(folder, tmp_path, monkeypatch):
+    """A folder without a model, no way to the Hub, and errors of the client's own kind, which are no OSError."""
     with pytest.raises(UsageError, match="holds no model to upload"):
         push_folder(tmp_path, "me/en-de")
     with pytest.raises(RunError, match="cannot be uploaded to"):
+        push_folder(folder, "me/en-de")
+    monkeypatch.setattr(HfApi, "create_repo", Mock(side_effect=Exception("[Errno -2] Name or service not known")))
+    with pytest.raises(RunError, match=r"me/en-de cannot be uploaded to: .*not known"):
         push_folder(folder, "me/en-de")

@@ -81,3 +81,20 @@ def test_symbols_are_compared_as_they_are_cut():
     arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern=r"\S")
     tokens = train_tokenizer(iter(["ab cd"]), arguments, 100)
     assert validation_set([("ab", "cd"), ("ab", "dc")], tokens).score(["d c"]) == {"per": 0.0, "wer": 0.0}
+
+
+def test_a_space_that_is_a_symbol_is_scored():
+    tokens = train_tokenizer(iter(["ab cd"]), TokenizerArguments(tokenizer_type="symbols", symbol_pattern="."), 100)
+    references = validation_set([("x", "ab cd"), ("y", "abcd")], tokens)
+    right = tokens.batch_decode(tokens(["ab cd", "abcd"])["input_ids"], skip_special_tokens=True)
+    assert references.score(right) == {"per": 0.0, "wer": 0.0}
+    assert references.score([right[1], right[1]])["wer"] == 50.0
+
+
+def test_what_references_lose_to_the_pattern_is_told():
+    """An output that lacks it counts as right."""
+    tokens = train_tokenizer(iter(["ab"]), TokenizerArguments(tokenizer_type="symbols", symbol_pattern="[a-z]"), 100)
+    assert validation_set([("a", "b+"), ("b", "가")], tokens).left_out.endswith(
+        "left out of their lines: + (1), 가 (1)"
+    )
+    assert not validation_set([("a", "b")], tokens).left_out

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from transformer2017.training.stopping import is_over
+from transformer2017.training.stopping import is_over, standing
 from transformers.trainer_callback import TrainerState
 
 
@@ -30,3 +30,14 @@ def test_patience_is_the_number_of_evaluations_without_a_better_score(scores, ov
     assert is_over(state, args, 7)
     args.early_stopping_patience = 0
     assert not is_over(state, args, 100)
+
+
+def test_where_a_score_is_level_finer_ones_tell_which_is_better():
+    """All outputs wrong, or none with four right words in a row, is where runs begin; their loss falls meanwhile."""
+    args = SimpleNamespace(metric_for_best_model="wer", greater_is_better=False, early_stopping_patience=1)
+    first, second = {"eval_wer": 100.0, "eval_per": 90.0, "eval_loss": 3.0}, {"eval_wer": 100.0, "eval_per": 80.0}
+    assert not is_over(TrainerState(log_history=[first, {**second, "eval_loss": 3.5}]), args, 9)
+    assert is_over(TrainerState(log_history=[first, {**first, "eval_loss": 3.5}]), args, 9)
+    assert not is_over(TrainerState(log_history=[first, {**first, "eval_loss": 2.5}]), args, 9)
+    assert standing({"bleu": 0.0, "chrf": 5.0}, "bleu", True) > standing({"bleu": 0.0, "chrf": 4.0}, "bleu", True)
+    assert standing({"bleu": 1.0, "loss": 9.0}, "bleu", True) > standing({"bleu": 0.0, "loss": 1.0}, "bleu", True)

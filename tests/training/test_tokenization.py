@@ -104,6 +104,19 @@ def test_word_pieces_part_a_clause_without_spaces():
     assert tokenizer.decode(tokenizer(clause)["input_ids"], skip_special_tokens=True) == clause
 
 
+def test_more_characters_than_tokens_are_a_sentence():
+    text = ["".join(map(chr, range(0x4E00, 0x4E00 + 500)))]
+    with pytest.raises(UsageError, match=r"unigram cannot make 400 tokens of this text .* or bpe"):
+        train_tokenizer(iter(text), TokenizerArguments(tokenizer_type="unigram"), 400)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "symbols"])
+def test_a_pair_of_texts_ends_as_one_does(kind):
+    """`tokenizer(source, target)` is a slip for `text_target`, and at least no sentence without an end."""
+    tokenizer = train_tokenizer(iter(["ab", "a b"]), TokenizerArguments(tokenizer_type=kind), 300, exact=False)
+    assert tokenizer("a", "b")["input_ids"][-1] == tokenizer.eos_token_id
+
+
 def test_characters_that_are_no_symbol_are_counted():
     """As of a reaction whose dots and arrow a pattern of atoms forgets."""
     arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern="Cl|Br|[CNO]")

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformer2017.cli import main
 from transformer2017.training import clock
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 
 @pytest.fixture
@@ -22,6 +22,8 @@ def test_the_folder_is_a_model_with_its_card(run, corpus, capsys, tmp_path, monk
     """It loads, has the paper's way of decoding, a card that the Hub can read, and can be scored and averaged."""
     model = AutoModelForSeq2SeqLM.from_pretrained(run)
     assert AutoTokenizer.from_pretrained(run)("one two")["input_ids"][-1] == model.config.eos_token_id
+    for folder in (run, run / "checkpoint-12"):  # `Trainer` turns it off: a loop of one's own would have no cache
+        assert AutoConfig.from_pretrained(folder).use_cache
     generation = GenerationConfig.from_pretrained(run)
     assert (generation.num_beams, generation.length_penalty, generation.max_tokens_beyond_input) == (4, 0.6, 50)
     card = ModelCard.load(run / "README.md")
