@@ -1,15 +1,17 @@
 """Whether a model folder is whole: its manifest of sizes and SHA-256, written last, and its weights."""
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError, in_a_line
+from .errors import RunError, UsageError, in_a_line
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +46,15 @@ def written_whole(folder: Path) -> Iterator[Path]:
 
     Raises:
         UsageError: If the folder's place is taken.
+        RunError: If the disk is full.
     """
-    if folder.resolve() == Path.cwd():  # which no other folder can take the place of
+    folder = folder.resolve()
+    if folder == Path.cwd():  # which no other folder can take the place of
         raise UsageError(f"{str(folder)!r} is the folder that this runs in: name a new one")
+    if folder.is_mount():
+        raise UsageError(
+            f"{folder} is the top of a file system, which no folder can take the place of: name one in it"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder: name a new one")
     beside = folder.with_name(f".{folder.name}.partial")
@@ -57,6 +65,10 @@ def written_whole(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rmdir()
         beside.rename(folder)
+    except Exception as error:  # safetensors and tokenizers have errors of their own
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise RunError(f"{folder} could not be written: {os.strerror(errno.ENOSPC)}") from error
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -17,7 +17,8 @@ from transformer2017.configuration import UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase
 
-from .ctranslate2 import compare_translator, write_ctranslate2
+from .ctranslate2 import compare_translator, note_positions, write_ctranslate2
+from .layout import with_forbidden_tokens
 from .report import Report, Sources
 
 PACKAGE_VERSION = "1.0"
@@ -52,9 +53,11 @@ def export_argos(
     for code in (source_language, target_language):
         if not re.fullmatch(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*", code):  # it becomes part of the file's name
             raise UsageError(f"{code!r} is not a code of a language, such as en or pt-BR.")
+    model = with_forbidden_tokens(model)
     pieces = sentencepiece_model(tokenizer)
     name = f"translate-{source_language}_{target_language}-{PACKAGE_VERSION.replace('.', '_')}"
     report = Report(f"argos export ({quantization}), {name}.argosmodel")
+    note_positions(report, model.config)
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / name
         write_ctranslate2(model, tokenizer, folder / "model", quantization, add_source_eos=True)
@@ -124,7 +127,8 @@ def sentencepiece_model(tokenizer: PreTrainedTokenizerBase) -> bytes:
     kind, scores = description["model"]["type"], _scores(description["model"])
     model = proto.ModelProto()
     added = {token["content"]: token["special"] for token in description["added_tokens"]}
-    kinds = {piece: "CONTROL" if is_special else "USER_DEFINED" for piece, is_special in added.items()}
+    kinds = dict.fromkeys(_words_of_no_merge(description["model"]), "USER_DEFINED")
+    kinds |= {piece: "CONTROL" if is_special else "USER_DEFINED" for piece, is_special in added.items()}
     for piece, score in [*scores, *_added_behind(description, len(scores))]:
         entry = model.pieces.add()
         entry.piece, entry.score = piece, score
@@ -156,8 +160,8 @@ def _description(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         or SPACE not in json.dumps([description["normalizer"], description["pre_tokenizer"]], ensure_ascii=False)
     ):
         raise UsageError(
-            "an Argos package holds a SentencePiece model, and this tokenizer is of another kind: train with "
-            "--tokenizer_type bpe or unigram"
+            "an Argos package holds one SentencePiece model, and this tokenizer is of another kind: train with "
+            "--tokenizer_type bpe or unigram, or `export ctranslate2`, which takes any"
         )
     if tokenizer.unk_token is None:
         raise UsageError("a SentencePiece model has a token for what it does not know, and this tokenizer has none")
@@ -204,6 +208,17 @@ def _added_behind(description: dict[str, Any], vocabulary: int) -> list[tuple[st
     """The added tokens that stand behind the model's own vocabulary, in the order of their ids."""
     behind = {token["id"]: token["content"] for token in description["added_tokens"] if token["id"] >= vocabulary}
     return [(behind[number], 0.0) for number in sorted(behind)]
+
+
+def _words_of_no_merge(model: dict[str, Any]) -> set[str]:
+    """Words that `train --add_words` put into a byte-pair vocabulary, which no merge makes.
+
+    SentencePiece takes such a piece only where it is told to, and then at the beginning of longer words as well.
+    """
+    if not model.get("ignore_merges"):
+        return set()
+    lowest = -float(len(model["merges"]))
+    return {piece for piece, score in _scores(model) if score == lowest and len(piece.removeprefix(SPACE)) > 1}
 
 
 def _scores(model: dict[str, Any]) -> list[tuple[str, float]]:

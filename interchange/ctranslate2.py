@@ -12,7 +12,7 @@ from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
-from .layout import MAX_POSITIONS
+from .layout import MAX_POSITIONS, with_forbidden_tokens
 from .marian import refuse_unusual_heads
 from .report import (
     SENTENCES_AT_ONCE,
@@ -27,6 +27,7 @@ from .report import (
 
 QUANTIZATIONS = ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16")
 TOLERANCE = 1e-4  # of log probabilities
+DEFAULT_LENGTH = 256  # of an output, CTranslate2's own
 
 
 def load_library() -> Any:
@@ -177,13 +178,26 @@ def export_ctranslate2(
         UsageError: If CTranslate2 is not installed, or cannot represent the model.
         RunError: If log probabilities in float32 differ.
     """
+    model = with_forbidden_tokens(model)
     write_ctranslate2(model, tokenizer, output_dir, quantization)
     tokenizer.save_pretrained(output_dir)
     report = Report(f"ctranslate2 export ({quantization})")
-    if model.config.learned_positions is None:
-        report.note(f"sequences of up to {MAX_POSITIONS} tokens: CTranslate2 has a table of positions")
+    note_positions(report, model.config)
+    settings = model.generation_config
+    report.note(
+        f"the caller says how to search: translate_batch(..., beam_size={settings.num_beams or 1}, "
+        f"length_penalty={1.0 if settings.length_penalty is None else settings.length_penalty})"
+    )
     compare_translator(report, model, str(output_dir), quantization, sources)
     return report
+
+
+def note_positions(report: Report, config: Transformer2017Config) -> None:
+    """Says how long sequences may be: CTranslate2 has a table of positions, and decodes 256 tokens unless told."""
+    learned = config.learned_positions
+    report.note(f"sequences of up to {learned or MAX_POSITIONS} tokens: CTranslate2 has a table of positions")
+    if learned is not None and learned < DEFAULT_LENGTH:
+        report.note(f"give max_decoding_length={learned}: its default, {DEFAULT_LENGTH}, goes beyond these and fails")
 
 
 def compare_translator(
@@ -202,7 +216,7 @@ def compare_translator(
     """
     translator = load_library().Translator(folder, device="cpu", compute_type=_compute_type(quantization))
     vocabulary = json.loads((Path(folder) / "shared_vocabulary.json").read_text(encoding="utf-8"))
-    sources = sources_or_samples(report, model.config, sources)
+    sources = sources_or_samples(report, model.config, sources, MAX_POSITIONS)
     bare = [source[:-1] if add_source_eos else source for source in sources]
     pieces = [[vocabulary[token] for token in source] for source in bare]
     targets = [[vocabulary[token] for token in source[:-1]] for source in sources]
@@ -239,7 +253,7 @@ def compare_pieces(
     limits = {"max_batch_size": SENTENCES_AT_ONCE, "max_decoding_length": longest}
     results = translator.translate_batch(pieces[0], beam_size=1, **limits)
     translations = [[ids[piece] for piece in result.hypotheses[0]] for result in results]
-    report.compare_translations(model, sources, translations, longest)
+    report.compare_translations(model, sources, translations, longest, must_agree=tolerance is not None)
 
 
 def _log_probabilities(model: Transformer2017ForConditionalGeneration, sources: Sources) -> Iterator[torch.Tensor]:

@@ -16,7 +16,7 @@ from transformer2017.configuration import Transformer2017Config, UsageError, in_
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerFast
 
-from .layout import POSITIONS, State, layer_parts, own_config, own_model, with_scaled_embedding
+from .layout import POSITIONS, State, layer_parts, own_config, own_model, why_unreadable, with_scaled_embedding
 from .originals import fsmt_from
 from .report import LOGITS_TOLERANCE, Report, compare_models
 
@@ -80,7 +80,7 @@ def read_checkpoint(path: str | Path) -> tuple[argparse.Namespace, State]:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(
-            f"{path} cannot be read as a checkpoint without running code of it: {in_a_line(error)}"
+            f"{path} cannot be read as a checkpoint without running code of it: {why_unreadable(error)}"
         ) from error
     if not isinstance(checkpoint, dict) or "model" not in checkpoint:
         raise UsageError(f"{path} is no fairseq checkpoint: it has no entry 'model'.")

@@ -1,10 +1,12 @@
 """Where other formats keep the same weights: their names, and their order of the d_model axis."""
 
+import copy
+import pickle
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from transformer2017.configuration import Transformer2017Config, UsageError
+from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.output_length import TOKENS_BEYOND_INPUT
 
@@ -26,6 +28,7 @@ FAIRSEQ_NAMES = {
 }
 ENCODER_PARTS = [part for part in FAIRSEQ_NAMES if not part.startswith("encoder_decoder_attention")]
 POSITIONS = "model.{half}.embeddings.positions.weight"  # learned ones, of the encoder or the decoder
+NEVER = -1e4  # added to a logit; in 16 bits too
 MAX_POSITIONS = 1024  # of formats that have a table of positions, where ours has a formula
 State = dict[str, torch.Tensor]
 
@@ -89,6 +92,35 @@ def with_scaled_embedding(state: State, config: Transformer2017Config) -> State:
     last_norm = f"model.decoder.layers.{config.decoder_layers - 1}.feed_forward_norm"
     scaled = {f"{last_norm}.{kind}": state[f"{last_norm}.{kind}"] * scale for kind in ("weight", "bias")}
     return {**state, "model.shared.weight": state["model.shared.weight"] / scale, **scaled}
+
+
+def with_forbidden_tokens(model: Transformer2017ForConditionalGeneration) -> Transformer2017ForConditionalGeneration:
+    """The model with a bias that keeps the tokens from coming which its generation config forbids.
+
+    Other formats do not read that; opus-mt models, which forbid padding, would translate into nothing else. A model
+    that forbids none is given back as it is.
+    """
+    settings = model.generation_config
+    forbidden = [words[0] for words in settings.bad_words_ids or [] if len(words) == 1]
+    forbidden += settings.suppress_tokens or []
+    if not forbidden:
+        return model
+    config = copy.deepcopy(model.config)
+    config.logits_bias = True
+    state = model.state_dict()
+    bias = state.get("lm_head.bias", torch.zeros(config.vocab_size, dtype=model.dtype)).clone()
+    bias[forbidden] = NEVER
+    biased = Transformer2017ForConditionalGeneration(config).to(model.dtype).eval()
+    load_all_weights(biased, {**state, "lm_head.bias": bias}, ())
+    biased.generation_config = settings
+    return biased
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why a pickle could not be read, without torch's advice to read it all the same."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds something else than weights"
+    return in_a_line(error)
 
 
 def load_all_weights(model: torch.nn.Module, state: State, tied_or_made: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """MarianMT, transformers' model of the 1,400 opus-mt translators: out as a plain folder, and in for fine-tuning."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.configuration.manifest import check_folder, check_weights
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
+from transformer2017.modeling.decoding import OWN_ARGUMENTS
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformer2017.modeling.output_length import named_max_length
 from transformers import (
@@ -28,6 +30,7 @@ from .layout import (
     own_config,
     own_model,
     reorder_d_model,
+    why_unreadable,
     with_scaled_embedding,
 )
 from .report import LOGITS_TOLERANCE, Report, Sources, compare_models
@@ -56,7 +59,9 @@ def marian_from(model: Transformer2017ForConditionalGeneration) -> MarianMTModel
     if config.logits_bias:
         renamed["final_logits_bias"] = state["lm_head.bias"][None]  # (1, vocab_size)
     load_all_weights(marian, renamed, {"lm_head", "embed_tokens", "embed_positions", "final_logits_bias"})
-    marian.generation_config = generation = GenerationConfig.from_dict(model.generation_config.to_dict())
+    settings = model.generation_config.to_dict()
+    settings = {name: value for name, value in settings.items() if name not in OWN_ARGUMENTS}
+    marian.generation_config = generation = GenerationConfig.from_dict(settings)
     if named_max_length(generation) is None and generation.max_new_tokens is None:  # or plain transformers stops at 20
         generation.max_length = MAX_LENGTH
     marian.to(model.dtype)  # type: ignore[arg-type]  # its wrapper hides what torch takes
@@ -117,9 +122,15 @@ def export_marian(
     """
     marian_from(model).save_pretrained(output_dir)
     if tokenizer is not None:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_POSITIONS)
         tokenizer.save_pretrained(output_dir)
     report = Report("marian export")
     report.note(f"sequences of up to {MAX_POSITIONS} tokens: MarianMT has a table of positions")
+    if getattr(model.generation_config, "max_tokens_beyond_input", None) is not None:
+        report.note(f"outputs end after {MAX_LENGTH} tokens, where the model's own end by the length of their source")
+    if getattr(model.generation_config, "ranking", "transformers") == "paper":
+        report.note("hypotheses are ranked by transformers' penalty, which is not quite the paper's")
     exported = MarianMTModel.from_pretrained(output_dir, dtype=model.dtype).eval()
     compare_models(report, model, exported, sources, LOGITS_TOLERANCE)
     return report
@@ -239,7 +250,7 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
         # In float32: in half precision their table of positions is not quite the formula, and weights train badly.
         marian, loading = MarianMTModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except Exception as error:  # files of any kind of damage raise errors of any kind
-        raise UsageError(f"{path} cannot be read as a MarianMT model: {in_a_line(error)}") from error
+        raise UsageError(f"{path} cannot be read as a MarianMT model: {why_unreadable(error)}") from error
     check_weights(path, loading)
     model = transformer2017_from(marian.eval())
     model.save_pretrained(output_dir)
@@ -248,6 +259,8 @@ def import_marian(path: str | Path, output_dir: str | Path, sources: Sources | N
         AutoTokenizer.from_pretrained(path).save_pretrained(output_dir)
     except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
         report.note(f"no tokenizer: {in_a_line(error)}")
+    if Path(path, "README.md").is_file():
+        report.note("its card stays where it is: name the original and its licence in your own")
     if marian.config.encoder_layerdrop or marian.config.decoder_layerdrop:
         report.note("layer-drop, which acts in training only, is not in the paper's model and was left out")
     reloaded = Transformer2017ForConditionalGeneration.from_pretrained(output_dir).eval()

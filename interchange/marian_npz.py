@@ -17,7 +17,7 @@ from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
 from .ctranslate2 import compare_pieces, load_library, tokens_by_id
-from .layout import MAX_POSITIONS, POSITIONS, State
+from .layout import MAX_POSITIONS, POSITIONS, State, with_forbidden_tokens
 from .marian import refuse_unusual_heads
 from .report import Report, Sources, sources_or_samples
 
@@ -32,12 +32,15 @@ def export_marian_npz(
     output_dir: str | Path,
     sources: Sources | None = None,
 ) -> Report:
-    """Writes `model.npz`, `vocab.yml` and `decoder.yml`, and compares by way of CTranslate2's converter of them.
+    """Writes `model.npz`, `vocab.yml` and `decoder.yml`, and the tokenizer beside them.
+
+    Compares by way of CTranslate2's converter of them.
 
     Raises:
         UsageError: If Marian cannot represent the model, or CTranslate2 is not installed.
         RunError: If log probabilities differ.
     """
+    model = with_forbidden_tokens(model)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     order = vocabulary_order(model.config, tokenizer)
@@ -48,7 +51,9 @@ def export_marian_npz(
     (folder / "vocab.yml").write_text("".join(lines), encoding="utf-8", newline="\n")
     (folder / "decoder.yml").write_text(_decoder_yaml(model), encoding="utf-8")
     np.savez(folder / "model.npz", **marian_weights(model, order))
+    tokenizer.save_pretrained(folder)
     report = Report("marian-npz export")
+    report.note("Marian reads pieces with spaces between them: those of the tokenizer, which is beside it")
     report.note(f"positions: a table of {MAX_POSITIONS}, as Marian trains them; its own sinusoids differ from §3.5")
     report.note("run by CTranslate2's converter of Marian models, with its factor on embeddings as Marian has it")
     _compare(report, model, folder, sources, order, names)
@@ -57,7 +62,8 @@ def export_marian_npz(
 
 def vocabulary_order(config: Transformer2017Config, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Our ids in Marian's order: the end and the unknown token first."""
-    first = [config.eos_token_id, tokenizer.unk_token_id]
+    end = config.eos_token_id  # of several the first, as in all formats that have one
+    first = [end[0] if isinstance(end, list) else end, tokenizer.unk_token_id]
     if None in first:
         raise UsageError(
             "Marian needs a token for the end and one for what is unknown, and the tokenizer has not both."
@@ -224,7 +230,7 @@ def _compare(
             "converter misreads; they were put right for the comparison"
         )
     position = {ours: theirs for theirs, ours in enumerate(order)}
-    sources = sources_or_samples(report, model.config, sources)
+    sources = sources_or_samples(report, model.config, sources, MAX_POSITIONS)
     pieces = [[names[position[token]] for token in source[:-1]] for source in sources]
     with tempfile.TemporaryDirectory() as work:
         spec.save(work)

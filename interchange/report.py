@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformer2017.configuration import RunError, UsageError
 
+from .layout import NEVER
+
 SAMPLE_SENTENCES = 16
 LONGEST_SAMPLE = 24  # tokens, without the end
 SENTENCES_AT_ONCE = 32
@@ -42,7 +44,7 @@ class Report:
     def compare_logits(
         self, pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], tolerance: float | None, what: str = "logits"
     ) -> None:
-        """Compares logits (or what is made of them), a pair for each sentence.
+        """Compares logits (or what is made of them), a pair for each sentence; not those of forbidden tokens.
 
         Args:
             pairs: Ours and theirs.
@@ -53,7 +55,10 @@ class Report:
         Raises:
             RunError: If two are further apart, or one is not a number.
         """
-        found = [(float((ours - theirs).abs().max()), float(ours.abs().max())) for ours, theirs in pairs]
+        found = []
+        for ours, theirs in pairs:
+            possible = ~(ours < NEVER / 2)  # not-a-number is among them
+            found.append((float((ours - theirs)[possible].abs().max()), float(ours[possible].abs().max())))
         differences, sizes = torch.tensor(found, dtype=torch.float64).max(dim=0).values.tolist()  # keeps not-a-number
         self.largest_difference = differences
         self.lines.append(f"{what} of {len(found)} sentences: largest difference {differences:.1e}")
@@ -64,15 +69,31 @@ class Report:
                 f"{allowed:.0e}. Please report this with the model's config.json."
             )
 
-    def compare_translations(self, model: Any, sources: Sources, theirs: list[list[int]], longest: int) -> None:
-        """Compares greedy translations, of `longest` tokens at most, with those of a model of transformers."""
-        ours = greedy_translations(model, sources, longest)
+    def compare_translations(
+        self, model: Any, sources: Sources, theirs: list[list[int]], longest: int, *, must_agree: bool = True
+    ) -> None:
+        """Compares greedy translations, of `longest` tokens at most, with those of a model of transformers.
+
+        Args:
+            theirs: Without start and end.
+            must_agree: Whether one that differs, but at a tie, is a fault; not so where weights were rounded.
+
+        Raises:
+            RunError: If there is such a fault.
+        """
+        ours, pad = greedy_translations(model, sources, longest), Specials.of(model.config).pad
+        theirs = [[token for token in row if token != pad] for row in theirs]
         parted = [row for row in zip(sources, ours, theirs, strict=True) if row[1] != row[2]]
         self.different_translations = len(parted)
         self.ties = sum(_is_tie(model, *row) for row in parted)
         equal = len(ours) - len(parted)
         said = f"; {self.ties} of the others part at a tie" if parted else ""
         self.lines.append(f"translations of {len(ours)} sentences (greedy): {equal} equal{said}")
+        if must_agree and len(parted) > self.ties:
+            raise RunError(
+                f"The {self.what} went wrong: {len(parted) - self.ties} of {len(ours)} greedy translations differ, "
+                "and not by rounding. Please report this with the model's config.json and generation_config.json."
+            )
 
     def __str__(self) -> str:
         return "\n".join([self.what, *(f"  {line}" for line in self.lines)])
@@ -197,13 +218,16 @@ def compare_models(report: Report, one: Any, other: Any, sources: Sources | None
     report.compare_translations(one, sources, greedy_translations(other, sources, longest), longest)
 
 
-def sources_or_samples(report: Report, config: Any, sources: Sources | None) -> Sources:
+def sources_or_samples(report: Report, config: Any, sources: Sources | None, most: float = math.inf) -> Sources:
     """The user's sentences, as far as the model has positions for them, or random ones; the report says which.
+
+    Args:
+        most: Positions that the format has a table of.
 
     Raises:
         UsageError: If the model has no positions for any sentence.
     """
-    positions = _positions(config)
+    positions = min(_positions(config), most)
     if positions < 2:  # a token and the end
         raise UsageError(f"The model has a table of {positions} positions, which is too few for any sentence.")
     if sources is None:

@@ -7,7 +7,7 @@ from transformer2017.configuration import Transformer2017Config, UsageError, in_
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 
-from .layout import State, own_config, own_model
+from .layout import State, own_config, own_model, why_unreadable
 from .originals import TorchOriginal
 from .report import LOGITS_TOLERANCE, Report, logits_of, shifted, sources_or_samples
 
@@ -104,7 +104,7 @@ def read_state_dict(path: str | Path) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # files of any kind of damage raise errors of any kind
         raise UsageError(
-            f"{path} cannot be read as a state dict without running code of it: {in_a_line(error)}"
+            f"{path} cannot be read as a state dict without running code of it: {why_unreadable(error)}"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UsageError(f"{path} is no state dict: save it as torch.save(model.state_dict(), path).")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformer2017.cli import main
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import RunError, UsageError
 from transformer2017.configuration.manifest import (
     MANIFEST,
     check_folder,
@@ -174,6 +174,25 @@ def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
         with pytest.raises(UsageError, match="name a new one"), written_whole(Path(name)):
             pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_to_an_empty_folder_is_written_through(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with written_whole(tmp_path / "link") as beside:
+        (beside / "file").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "file").is_file()
+
+
+def test_the_top_of_a_file_system_and_a_full_disk_are_told(tmp_path, monkeypatch):
+    """By whichever library's error: safetensors and tokenizers have their own."""
+    with pytest.raises(RunError, match="new could not be written: No space left"), written_whole(tmp_path / "new"):
+        raise Exception("Error while serializing: No space left on device (os error 28)")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(UsageError, match="name one in it"), written_whole(tmp_path):
+        pass
 
 
 def test_a_file_that_cannot_take_its_place_leaves_nothing_beside_it(tmp_path):

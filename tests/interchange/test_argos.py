@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformer2017.configuration import UsageError
 from transformer2017.interchange.argos import export_argos, sentencepiece_model
 from transformer2017.interchange.report import greedy_translations
+from transformer2017.training.fine_tuning import add_words
 from transformer2017.training.sentencepiece_model import load_sentencepiece
 from transformers import PreTrainedTokenizerFast
 
@@ -52,6 +53,16 @@ def subwords(kind: str, lines: list[str]) -> PreTrainedTokenizerFast:
 @pytest.fixture
 def lines(multi30k) -> list[str]:
     return [line for side in ("en", "de") for line in (multi30k / f"val.{side}").read_text("utf-8").splitlines()]
+
+
+def test_words_that_were_added_reach_the_package(lines, tmp_path):
+    """No merge makes them: SentencePiece would cut them as before, and their rows be lost."""
+    (tmp_path / "words").write_text("Zugspitze\n", encoding="utf-8")
+    tokenizer = add_words(subwords("bpe", lines), tmp_path / "words")
+    processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model(tokenizer))
+    for line in ("The Zugspitze is high.", "Zugspitze", *lines[:50]):
+        assert processor.encode(line) == tokenizer(line).input_ids[:-1]
+    assert "▁Zugspitze" in processor.encode("The Zugspitze", out_type=str)
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])

@@ -32,6 +32,43 @@ def test_the_same_model_in_float32(words, shaken, fields, tmp_path):
     assert len({tuple(translation) for translation in ours}) > 1  # it did not say the same thing to everything
 
 
+def test_a_token_that_the_model_forbids_does_not_come(exportable, words, tmp_path):
+    """As opus-mt models forbid padding: by ids that must not come, which other formats do not read."""
+    words.add_tokens("w92")
+    likely = max(token for row in greedy_translations(exportable, sample_sources(exportable.config)) for token in row)
+    exportable.generation_config.bad_words_ids = [[likely]]
+    report = export_ctranslate2(exportable, words, tmp_path)
+    assert report.different_translations == 0
+    assert not exportable.config.logits_bias
+    pieces = [[f"w{token - 4}" for token in row[:-1]] + ["</s>"] for row in sample_sources(exportable.config)]
+    found = ctranslate2.Translator(str(tmp_path)).translate_batch(pieces, beam_size=4, max_decoding_length=30)
+    assert f"w{likely - 4}" not in {piece for one in found for piece in one.hypotheses[0]}
+
+
+def test_sentences_beyond_the_table_of_positions_are_not_compared(exportable, words, tmp_path):
+    words.add_tokens("w92")
+    report = export_ctranslate2(exportable, words, tmp_path, sources=[[5, 6, 2], [5] * 1500 + [2]])
+    assert "not compared: 1 sentences longer than its 1024 positions" in str(report)
+
+
+def test_few_learned_positions_are_told(words, shaken, tmp_path):
+    """CTranslate2 goes beyond them if it is not told."""
+    config = transformer2017.Transformer2017Config(
+        vocab_size=len(words),
+        d_model=32,
+        d_ff=48,
+        num_heads=4,
+        encoder_layers=1,
+        decoder_layers=1,
+        learned_positions=40,
+    )
+    model = shaken(transformer2017.Transformer2017ForConditionalGeneration(config))
+    assert "give max_decoding_length=40" in str(export_ctranslate2(model, words, tmp_path))
+    sentence = [["w1", "</s>"]]
+    found = ctranslate2.Translator(str(tmp_path)).translate_batch(sentence, max_decoding_length=40)
+    assert found[0].hypotheses
+
+
 def test_a_tokenizer_without_a_start_token(words, shaken, tmp_path):
     """As MarianMT's: CTranslate2 loads what is written."""
     words.bos_token = None

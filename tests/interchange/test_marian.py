@@ -83,6 +83,18 @@ def test_export_loads_without_the_package(exportable, tmp_path):
     assert json.loads(done.stdout) == expected.tolist()
 
 
+def test_what_does_not_travel_is_told(exportable, words, tmp_path):
+    """The length of outputs, and the paper's penalty; a longer text than it has positions is cut, if asked."""
+    exportable.generation_config.max_tokens_beyond_input, exportable.generation_config.ranking = 50, "paper"
+    words.add_tokens("w92")
+    report = str(export_marian(exportable, words, tmp_path))
+    assert "outputs end after 512 tokens" in report
+    assert "ranked by transformers' penalty" in report
+    settings = json.loads((tmp_path / "generation_config.json").read_text())
+    assert not {"ranking", "max_tokens_beyond_input", "fast"} & settings.keys()
+    assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == 1024
+
+
 def test_generation_settings_travel(exportable):
     """Beam and length penalty are those of the model."""
     exportable.generation_config.num_beams = 4

@@ -5,7 +5,7 @@ import torch
 import transformer2017
 from transformer2017.configuration import UsageError
 from transformer2017.interchange.onnx import OnnxModel, export_onnx, stepwise_logits
-from transformer2017.interchange.report import logits_of, sample_sources, shifted
+from transformer2017.interchange.report import greedy_translations, logits_of, padded, sample_sources, shifted
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -26,6 +26,16 @@ def test_onnxruntime_computes_the_same(model, words, tmp_path):
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(other, one, atol=1e-4, rtol=0)
     assert model.config._attn_implementation == "sdpa"  # as it was before
+
+
+def test_a_token_that_the_model_forbids_does_not_come(model, words, tmp_path):
+    likely = max(token for row in greedy_translations(model, sample_sources(model.config)) for token in row)
+    model.generation_config.suppress_tokens = [likely]
+    report = export_onnx(model, words, tmp_path)
+    assert report.different_translations == 0
+    source = padded([[5, 6, 7, 2]], 0)
+    assert likely not in OnnxModel(tmp_path).greedy(source, 20)[0]
+    assert (tmp_path / "generation_config.json").is_file()
 
 
 def test_int8(words, shaken, tmp_path):

@@ -30,8 +30,11 @@ def test_a_tie_is_told_from_an_error(exportable):
     report.compare_translations(exportable, sources, swapped, longest)
     assert (report.different_translations, report.ties) == (ties, ties)
     other = next(token for token in range(4, 97) if token not in {*said, one, twin, ours[0][0]})
-    report.compare_translations(exportable, sources, [[other, *ours[0][1:]], *ours[1:]], longest)
+    wrong = [[other, *ours[0][1:]], *ours[1:]]
+    report.compare_translations(exportable, sources, wrong, longest, must_agree=False)
     assert (report.different_translations, report.ties) == (1, 0)
+    with pytest.raises(RunError, match="1 of 16 greedy translations differ, and not by rounding"):
+        report.compare_translations(exportable, sources, wrong, longest)
     assert "15 equal; 0 of the others part at a tie" in str(report)
 
 
