@@ -12,7 +12,7 @@ from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
-from .layout import MAX_POSITIONS, with_forbidden_tokens
+from .layout import MAX_POSITIONS, save_tokenizer, with_forbidden_tokens
 from .marian import refuse_unusual_heads
 from .report import (
     SENTENCES_AT_ONCE,
@@ -180,7 +180,7 @@ def export_ctranslate2(
     """
     model = with_forbidden_tokens(model)
     write_ctranslate2(model, tokenizer, output_dir, quantization)
-    tokenizer.save_pretrained(output_dir)
+    save_tokenizer(tokenizer, output_dir)
     report = Report(f"ctranslate2 export ({quantization})")
     note_positions(report, model.config)
     settings = model.generation_config

@@ -1,14 +1,17 @@
 """Where other formats keep the same weights: their names, and their order of the d_model axis."""
 
 import copy
+import json
 import pickle
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformer2017.configuration import Transformer2017Config, UsageError, in_a_line
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformer2017.modeling.output_length import TOKENS_BEYOND_INPUT
+from transformers import PreTrainedTokenizerBase
 
 # Ours, then the name that fairseq gave and transformers' Marian and BART kept.
 FAIRSEQ_NAMES = {
@@ -114,6 +117,16 @@ def with_forbidden_tokens(model: Transformer2017ForConditionalGeneration) -> Tra
     load_all_weights(biased, {**state, "lm_head.bias": bias}, ())
     biased.generation_config = settings
     return biased
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+    """Saves a tokenizer by the name of its class that transformers 4 knows as well, whose users read other formats."""
+    tokenizer.save_pretrained(folder)
+    file = Path(folder, "tokenizer_config.json")
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        file.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def why_unreadable(error: Exception) -> str:

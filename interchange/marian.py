@@ -30,6 +30,7 @@ from .layout import (
     own_config,
     own_model,
     reorder_d_model,
+    save_tokenizer,
     why_unreadable,
     with_scaled_embedding,
 )
@@ -124,7 +125,7 @@ def export_marian(
     if tokenizer is not None:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.model_max_length = min(tokenizer.model_max_length, MAX_POSITIONS)
-        tokenizer.save_pretrained(output_dir)
+        save_tokenizer(tokenizer, output_dir)
     report = Report("marian export")
     report.note(f"sequences of up to {MAX_POSITIONS} tokens: MarianMT has a table of positions")
     if getattr(model.generation_config, "max_tokens_beyond_input", None) is not None:

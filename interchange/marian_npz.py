@@ -17,7 +17,7 @@ from transformer2017.modeling.embeddings import sinusoidal_encoding
 from transformers import PreTrainedTokenizerBase
 
 from .ctranslate2 import compare_pieces, load_library, tokens_by_id
-from .layout import MAX_POSITIONS, POSITIONS, State, with_forbidden_tokens
+from .layout import MAX_POSITIONS, POSITIONS, State, save_tokenizer, with_forbidden_tokens
 from .marian import refuse_unusual_heads
 from .report import Report, Sources, sources_or_samples
 
@@ -51,7 +51,7 @@ def export_marian_npz(
     (folder / "vocab.yml").write_text("".join(lines), encoding="utf-8", newline="\n")
     (folder / "decoder.yml").write_text(_decoder_yaml(model), encoding="utf-8")
     np.savez(folder / "model.npz", **marian_weights(model, order))
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     report = Report("marian-npz export")
     report.note("Marian reads pieces with spaces between them: those of the tokenizer, which is beside it")
     report.note(f"positions: a table of {MAX_POSITIONS}, as Marian trains them; its own sinusoids differ from §3.5")

@@ -14,7 +14,7 @@ from transformer2017.configuration import UsageError
 from transformer2017.modeling import Transformer2017ForConditionalGeneration
 from transformers import PreTrainedTokenizerBase
 
-from .layout import with_forbidden_tokens
+from .layout import save_tokenizer, with_forbidden_tokens
 from .onnx_graphs import write_graphs
 from .report import (
     Report,
@@ -74,7 +74,7 @@ def export_onnx(
     model.config.to_json_file(folder / "config.json")
     model.generation_config.save_pretrained(folder)
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
     report = Report(f"onnx export ({quantization})")
     report.note("the search is the caller's: what the model's own does is in generation_config.json")
     _compare(report, model, OnnxModel(folder), quantization, sources)

@@ -16,7 +16,7 @@ from .arguments import DataArguments
 from .prepare import Prepared
 
 TEMPLATE = "hub_card.md"
-NAMES = {"bleu": "BLEU", "chrf": "chrF", "per": "Phoneme error rate", "wer": "Word error rate"}
+NAMES = {"bleu": "BLEU", "chrf": "chrF", "per": "Symbol error rate (PER)", "wer": "Sequence error rate (WER)"}
 
 
 def model_card(

@@ -92,7 +92,10 @@ def test_what_does_not_travel_is_told(exportable, words, tmp_path):
     assert "ranked by transformers' penalty" in report
     settings = json.loads((tmp_path / "generation_config.json").read_text())
     assert not {"ranking", "max_tokens_beyond_input", "fast"} & settings.keys()
-    assert AutoTokenizer.from_pretrained(tmp_path).model_max_length == 1024
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert (tokenizer.model_max_length, tokenizer("w1 w2").input_ids) == (1024, words("w1 w2").input_ids)
+    saved = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert saved["tokenizer_class"] == "PreTrainedTokenizerFast"  # transformers 4 knows no TokenizersBackend
 
 
 def test_generation_settings_travel(exportable):

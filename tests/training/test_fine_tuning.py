@@ -63,7 +63,7 @@ def test_a_model_of_symbols_goes_on_by_its_own_score(flags, tmp_path, capsys):
     assert main(["train", *symbols[:place], *symbols[place + 2 :]]) == 0
     more = without_sizes(flags("tuned", model=tmp_path / "run", **few))
     assert main(["train", *more]) == 0
-    assert "Word error rate" in capsys.readouterr().out
+    assert "Sequence error rate (WER)" in capsys.readouterr().out
     assert main(["train", *more, "--output_dir", str(tmp_path / "x"), "--metric_for_best_model", "bleu"]) == 2
     assert "--metric_for_best_model bleu is no score of this run, which has wer, per, loss" in capsys.readouterr().err
 
