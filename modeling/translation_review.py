@@ -118,11 +118,18 @@ class Reviewer:
         layer = max(0, len(weights) - 2) if self.layer is None else self.layer
         return weights[layer].float().mean(1).cpu()
 
+    def _words(self, spans: list[Span], text: str) -> list[list[int]]:
+        """The tokens of each word, or each token where they are whole symbols, which no white space need part."""
+        model = getattr(getattr(self.tokenizer, "backend_tokenizer", None), "model", None)
+        if type(model).__name__ == "WordLevel":
+            return [[i] for i, (start, end) in enumerate(spans) if start < end]
+        return words_of(spans, text)
+
     def _judge(
         self, log_probs: torch.Tensor, attention: torch.Tensor | None, spans: list[list[Span]], texts: tuple[str, str]
     ) -> Review:
         """The review of one pair from its tokens (target_len,), and (target_len, source_len)."""
-        source_words, target_words = (words_of(s, text) for s, text in zip(spans, texts, strict=True))
+        source_words, target_words = (self._words(s, text) for s, text in zip(spans, texts, strict=True))
         words = [float(log_probs[tokens].mean()) for tokens in target_words if tokens]
         alignment = None
         if attention is not None and source_words:

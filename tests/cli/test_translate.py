@@ -15,8 +15,10 @@ import transformer2017
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformer2017 import cli
-from transformer2017.modeling.translation import Translator, windows
+from transformer2017.modeling.translation import Translator, review_lines, windows
 from transformer2017.modeling.translation_decoder import take
+from transformer2017.training.arguments import TokenizerArguments
+from transformer2017.training.tokenization import train_tokenizer
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -152,6 +154,16 @@ def test_word_confidence_and_alignment_have_an_entry_for_each_word(folder, capsy
         pairs = [tuple(map(int, pair.split("-"))) for pair in pharaoh.split()]
         assert sorted(target for _, target in pairs) == list(range(len(text.split())))
         assert all(source < source_length for source, _ in pairs)
+
+
+def test_symbols_are_aligned_though_no_space_parts_them(folder):
+    """Atoms of a molecule, letters of a word: a line without spaces would be one word."""
+    arguments = TokenizerArguments(tokenizer_type="symbols", symbol_pattern=r"Cl|\S")
+    tokenizer = train_tokenizer(iter(["CCl OCC"]), arguments, 300)
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    (found,) = review_lines(model, tokenizer, [("CClO", "OC C")], alignments=True)
+    assert [target for _, target in found.review.alignment] == [0, 1, 2] == list(range(len(found.review.words)))
+    assert {source for source, _ in found.review.alignment} <= {0, 1, 2}
 
 
 def test_words_are_aligned_by_the_last_layer_but_one(folder, widened):
