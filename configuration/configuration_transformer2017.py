@@ -89,7 +89,8 @@ class Transformer2017Config(PreTrainedConfig):
     format_version: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.transformers_version is None:  # else it was saved, and what tools have added to it is meant
+        is_new = self.transformers_version is None  # else it was saved, and what tools have added to it is meant
+        if is_new:
             self._refuse_misspelt(kwargs)
         if kwargs.get("custom_pipelines") and __name__.startswith("transformer2017."):
             kwargs["custom_pipelines"] = InstalledPipelines(kwargs["custom_pipelines"])
@@ -103,6 +104,8 @@ class Transformer2017Config(PreTrainedConfig):
             self.d_k = self.d_model // self.num_heads if self.d_k is None else self.d_k
             self.d_v = self.d_model // self.num_heads if self.d_v is None else self.d_v
         self.check()
+        if is_new:
+            self._refuse_other_tokens()
 
     @classmethod
     def from_preset(cls, name: str, **fields: Any) -> "Transformer2017Config":
@@ -128,6 +131,17 @@ class Transformer2017Config(PreTrainedConfig):
             if close := difflib.get_close_matches(name, own, n=1, cutoff=0.8):
                 raise ValueError(f"Transformer2017Config has no field {name!r}. Did you mean {close[0]!r}?")
 
+    def _refuse_other_tokens(self) -> None:
+        """Raises where a token's number is none of the vocabulary, which would end in an IndexError or in silence."""
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
+            value = getattr(self, name)
+            for number in value if isinstance(value, list | tuple) and name == "eos_token_id" else [value]:
+                is_token = type(number) is int and 0 <= number < self.vocab_size
+                if number is not None and not is_token:
+                    raise ValueError(
+                        f"{name} must be the number of one of the {self.vocab_size} tokens, from 0 on, not {number!r}."
+                    )
+
     def check(self) -> None:
         """Raises a sentence for the user where a field is out of its range."""
         sizes = ("vocab_size", "d_model", "d_ff", "num_heads", "d_k", "d_v", "encoder_layers", "decoder_layers")
@@ -152,7 +166,11 @@ class Transformer2017Config(PreTrainedConfig):
             raise ValueError(
                 f"activation_function must be one of {', '.join(ACTIVATIONS)}, not {self.activation_function!r}."
             )
-        self._check_token_ids()
+        if self.pad_token_id is None or self.decoder_start_token_id is None:
+            raise ValueError(
+                "pad_token_id and decoder_start_token_id are needed: the one tells padding from tokens, the other "
+                "begins every output."
+            )
         for name, value in (("logits_bias", self.logits_bias), ("is_encoder_decoder", self.is_encoder_decoder)):
             if type(value) is not bool:
                 raise ValueError(f"{name} must be True or False, not {value!r}.")
@@ -168,21 +186,6 @@ class Transformer2017Config(PreTrainedConfig):
                 f"This model was saved in format {self.format_version}, and this version of transformer2017 reads "
                 "formats up to 1. Update it: pip install --upgrade transformer2017"
             )
-
-    def _check_token_ids(self) -> None:
-        if self.pad_token_id is None or self.decoder_start_token_id is None:
-            raise ValueError(
-                "pad_token_id and decoder_start_token_id are needed: the one tells padding from tokens, the other "
-                "begins every output."
-            )
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
-            value = getattr(self, name)
-            for number in value if name == "eos_token_id" and isinstance(value, list) else [value]:
-                is_a_token = type(number) is int and 0 <= number < self.vocab_size
-                if number is not None and not is_a_token:
-                    raise ValueError(
-                        f"{name} must be the number of one of the {self.vocab_size} tokens, from 0 on, not {number!r}."
-                    )
 
 
 Transformer2017Config.register_for_auto_class()

@@ -45,6 +45,7 @@ def page(explanation: Explanation) -> str:
 
     Raises:
         UsageError: If the sentence is too long for a page.
+        RunError: If a number of the model's is none.
     """
     room = files(__package__)
     parts = {name: room.joinpath(f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
@@ -59,7 +60,10 @@ def page(explanation: Explanation) -> str:
 
 def _json_in_html(data: object) -> str:
     """JSON that cannot end the element it stands in: every character of HTML's own is written as an escape."""
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:
+        raise RunError("the model's numbers are not finite: its training diverged, or its file is damaged") from error
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -30,7 +30,8 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list
         if UNREADABLE in (text[-1:], before[-1:]):
             labels.append(_bytes_or_end(token, settled, text))
         else:
-            labels.append(_label(token, before, text, is_first=len(ordinary) == 1))
+            after_space = len(ordinary) > 1 and labels[-1] == WORD_START  # which some decode with what comes next
+            labels.append(_label(token, before, text, len(ordinary) == 1, after_space))
         before, settled = text, settled if text.endswith(UNREADABLE) else text
     return labels
 
@@ -67,10 +68,11 @@ def _decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def _label(token: str, before: str, text: str, is_first: bool) -> str:
+def _label(token: str, before: str, text: str, is_first: bool, after_space: bool) -> str:
     """What one token added to the text before it."""
     added = text[len(before) :] if text.startswith(before) else token
-    starts_word = is_first or added[:1].isspace() or token.startswith((WORD_START, "Ġ"))
+    has_space = added[:1].isspace() and not after_space
+    starts_word = is_first or has_space or token.startswith((WORD_START, "Ġ"))
     return (WORD_START if starts_word else "") + (added.strip() or token.lstrip("Ġ" + WORD_START))
 
 
@@ -81,7 +83,7 @@ def _bytes_or_end(token: str, settled: str, text: str) -> str:
     by the text that was settled before the run went on.
     """
     if not text.endswith(UNREADABLE) and len(text) > len(settled):
-        return text[len(settled) :].strip()
+        return text[len(settled) :].strip() or token
     return token if token.startswith("<0x") else "‹" + " ".join(f"{b:02X}" for b in _byte_values(token)) + "›"
 
 

@@ -23,6 +23,7 @@ from .report import (
     longest_translation,
     shifted,
     sources_or_samples,
+    without_settings,
 )
 
 QUANTIZATIONS = ("float32", "int8", "int8_float32", "int16", "float16", "bfloat16")
@@ -253,7 +254,8 @@ def compare_pieces(
     limits = {"max_batch_size": SENTENCES_AT_ONCE, "max_decoding_length": longest}
     results = translator.translate_batch(pieces[0], beam_size=1, **limits)
     translations = [[ids[piece] for piece in result.hypotheses[0]] for result in results]
-    report.compare_translations(model, sources, translations, longest, must_agree=tolerance is not None)
+    must_agree = tolerance is not None
+    report.compare_translations(without_settings(model), sources, translations, longest, must_agree=must_agree)
 
 
 def _log_probabilities(model: Transformer2017ForConditionalGeneration, sources: Sources) -> Iterator[torch.Tensor]:

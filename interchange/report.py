@@ -1,5 +1,6 @@
 """What is said at the end of every import and export: what was compared, on how much, and how far apart it was."""
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from transformer2017.configuration import RunError, UsageError
+from transformers import GenerationConfig
 
 from .layout import NEVER
 
@@ -156,6 +158,14 @@ def logits_of(model: Any, sources: Sources, targets: Sources, pad: int) -> Itera
             **padded(some, pad), decoder_input_ids=ids, use_cache=False
         ).logits  # (batch, target_len, vocab)
         yield from (row[: len(target)].double() for row, target in zip(logits, wanted, strict=True))
+
+
+def without_settings(model: Any) -> Any:
+    """The model with a generation config of its start and end alone: other formats know of nothing else in it."""
+    plain, own = copy.copy(model), model.generation_config
+    names = ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    plain.generation_config = GenerationConfig(**{name: getattr(own, name) for name in names})
+    return plain
 
 
 @torch.no_grad()

@@ -25,31 +25,36 @@ class FusedWeights(NamedTuple):
     step: DecodingStep
 
 
-# By whether they are of 8 bits, and whether the encoder's are among them. They stay as long as the model does.
-_fused: WeakKeyDictionary[nn.Module, dict[tuple[bool, bool], FusedWeights]] = WeakKeyDictionary()
+_fused: WeakKeyDictionary[nn.Module, FusedWeights] = WeakKeyDictionary()
 
 
-def decoding_step(model: nn.Module, *, int8: bool = False, encoder: bool | None = None) -> DecodingStep:
-    """The fused weights of a model, made anew when they have changed.
+def decoding_step(model: nn.Module) -> DecodingStep:
+    """The fused weights of a model for `generate()`, kept as long as the model is, and made anew when they changed."""
+    known = _fused[model] = fused_weights(model, _fused.get(model), encoder=model.device.type == "cpu")
+    return known.step
+
+
+def fused_weights(
+    model: nn.Module, known: FusedWeights | None = None, *, int8: bool = False, encoder: bool = True
+) -> FusedWeights:
+    """What is known of a model's weights if they have not changed since, or what they are now.
 
     Args:
         model: A `Transformer2017ForConditionalGeneration`.
+        known: What the same call gave before.
         int8: Quantises the weights of the linear maps.
-        encoder: Whether to take the encoder as well; if None, on a CPU alone.
+        encoder: Whether to take the encoder as well.
     """
-    encoder = model.device.type == "cpu" if encoder is None else encoder
     read = [model.model.decoder, model.lm_head, *([model.model.encoder] if encoder else [])]
     weights = list(dict.fromkeys(weight for part in read for weight in part.parameters()))  # the shared matrix once
     places = [(weight.data_ptr(), _version(weight), weight.dtype) for weight in weights]
     modules = [module for part in read for module in part.modules()]
     places += [(type(module), vars(module).get("scaling"), vars(module).get("eps")) for module in modules]
-    known = _fused.setdefault(model, {}).get((int8, encoder))
-    if known is None or known.places != places or not torch.equal(torch.cat(known.views), known.values):
-        shared = model.model.shared.weight
-        views = [_sample(weight.detach(), of_each_row=weight is shared) for weight in weights]
-        step = DecodingStep(model, int8=int8, encoder=encoder)
-        known = _fused[model][int8, encoder] = FusedWeights(places, views, torch.cat(views), step)
-    return known.step
+    if known is not None and known.places == places and torch.equal(torch.cat(known.views), known.values):
+        return known
+    shared = model.model.shared.weight
+    views = [_sample(weight.detach(), of_each_row=weight is shared) for weight in weights]
+    return FusedWeights(places, views, torch.cat(views), DecodingStep(model, int8=int8, encoder=encoder))
 
 
 def _version(weight: torch.Tensor) -> int | None:

@@ -67,7 +67,11 @@ class _Dropped(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         (numbers,) = ctx.saved_tensors
-        return d_y * _scale_of_kept(numbers, ctx.dropped, d_y.dtype), None, None
+        scale = _scale_of_kept(numbers, ctx.dropped, d_y.dtype)
+        try:
+            return scale.mul_(d_y), None, None
+        except RuntimeError:  # of several gradients at once, which all have the numbers of the one way forward
+            return scale * d_y, None, None
 
 
 def is_plain(linear: nn.Module) -> bool:

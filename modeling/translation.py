@@ -43,7 +43,7 @@ class Translator:
 
     The lines of a window are sorted by length, decoded with places refilled as sentences finish, and come out in the
     order in which they came in. An empty line is an empty translation. A line of more tokens than `longest` is cut
-    into parts, whose translations are joined by spaces.
+    into parts, whose translations are joined by spaces. Where hooks, adapters or modules have changed, make a new one.
 
     Args:
         model: A `Transformer2017ForConditionalGeneration`; others go through their `generate()`.

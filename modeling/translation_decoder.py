@@ -16,7 +16,7 @@ from .decoding_path import CRITERIA, obstacle_in_decoder, obstacle_in_encoder, o
 from .decoding_ranker import BeamRanker, GreedyRanker, Hypothesis, Ranking
 from .decoding_search import Search, Sources
 from .decoding_step import DecodingStep, additive_mask
-from .decoding_weights import decoding_step
+from .decoding_weights import fused_weights
 from .freed_memory import keep_freed_memory
 from .output_length import named_max_length, new_tokens, with_bound
 
@@ -159,7 +159,7 @@ class FileDecoder:
         batch_tokens: int,
     ) -> None:
         self.model, self.int8 = model, int8
-        self.step = self._current_weights()
+        self.weights = fused_weights(model, int8=int8)
         self.config = config
         self.bound = bound
         self.positions = model.config.learned_positions
@@ -173,12 +173,14 @@ class FileDecoder:
         if on_cpu and self.workers > 1:
             keep_freed_memory()
 
-    def _current_weights(self) -> DecodingStep:
-        return decoding_step(self.model, int8=self.int8, encoder=True)
+    @property
+    def step(self) -> DecodingStep:
+        """What decoding computes with the weights."""
+        return self.weights.step
 
     def decode(self, sources: list[list[int]], prompts: list[list[int]] | None = None) -> list[list[Hypothesis]]:
         """The best outputs of each source, in their order."""
-        self.step = self._current_weights()  # which may have changed since the last call
+        self.weights = fused_weights(self.model, self.weights, int8=self.int8)  # they may have changed
         outputs: list[list[Hypothesis]] = [[] for _ in sources]
         for group in by_prompt_length(prompts, len(sources)):
             lengths = [len(sources[i]) for i in group]

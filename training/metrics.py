@@ -1,5 +1,6 @@
 """Metrics of the `evaluate` library that need no network: sacreBLEU's scores, and error rates of symbol sequences."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ BLEU_TOKENIZERS = {
 SEVERAL_REFERENCES = datasets.Features(
     {"predictions": datasets.Value("string"), "references": datasets.Sequence(datasets.Value("string"))}
 )
+
+
+SYMBOL = re.compile("(?:^|(?<= ))( |[^ ]+)(?: |$)")  # of a text with a space between them; one may be a space itself
 
 
 class TranslationScore(evaluate.Metric):
@@ -86,7 +90,7 @@ class SymbolErrorRate(evaluate.Metric):
     def _compute(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
         edits = symbols = wrong = 0
         for prediction, alternatives in zip(predictions, references, strict=True):
-            output, *answers = (text.split(" ") if text else [] for text in (prediction, *alternatives))
+            output, *answers = map(SYMBOL.findall, (prediction, *alternatives))
             distance, length = min((edit_distance(output, answer), len(answer)) for answer in answers)
             edits += distance
             symbols += length

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -31,6 +33,16 @@ def paper_generation_config(config: PreTrainedConfig, beyond_input: int = TOKENS
     return generation
 
 
+@contextmanager
+def saying_cache(model: PreTrainedModel) -> Iterator[None]:
+    """Has the configuration say what holds for decoding: `Trainer` turns the cache off, for training alone."""
+    before, model.config.use_cache = model.config.use_cache, True
+    try:
+        yield
+    finally:
+        model.config.use_cache = before
+
+
 def is_finite(model: PreTrainedModel) -> bool:
     """Whether every weight is a number."""
     return all(torch.isfinite(weight).all() for weight in model.parameters())
@@ -49,7 +61,8 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / ".writing"
     shutil.rmtree(beside, ignore_errors=True)
-    model.save_pretrained(beside)
+    with saying_cache(model):
+        model.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
     write_manifest(beside)
     if card:

@@ -1,6 +1,7 @@
 """When a run ends: its last update, or scores that no longer improve; and which of two scores is the better."""
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,12 @@ def standing(scores: Mapping[str, Any], metric: str, greater_is_better: bool) ->
         metric: The score that decides, and whether more of it is better.
     """
     scores = {name.removeprefix("eval_"): value for name, value in scores.items()}
-    first = scores.get(metric, math.nan) * (1 if greater_is_better else -1)
-    finer = [scores.get(name, math.nan) * (-1 if name in LESS_IS_BETTER else 1) for name in FINER]
-    return tuple(-math.inf if math.isnan(value) else value for value in (first, *finer))
+    signs = [(metric, greater_is_better), *((name, name not in LESS_IS_BETTER) for name in FINER)]
+    values = [(scores.get(name), 1 if is_better_high else -1) for name, is_better_high in signs]
+    return tuple(
+        sign * value if isinstance(value, numbers.Number) and not math.isnan(value) else -math.inf
+        for value, sign in values
+    )
 
 
 def evaluations_since_best(log_history: list[dict[str, Any]], args: Any) -> int:
@@ -37,7 +41,8 @@ def evaluations_since_best(log_history: list[dict[str, Any]], args: Any) -> int:
 def has_no_patience_left(state: TrainerState, args: Any) -> bool:
     """Whether `early_stopping_patience` evaluations have passed without a better one."""
     patience = args.early_stopping_patience
-    return bool(patience) and evaluations_since_best(state.log_history, args) >= patience
+    is_asked = bool(patience and args.metric_for_best_model)
+    return is_asked and evaluations_since_best(state.log_history, args) >= patience
 
 
 def is_over(state: TrainerState, args: Any, max_steps: int) -> bool:
@@ -53,7 +58,7 @@ class EarlyStopping(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Looks back over all scores."""
-        if not has_no_patience_left(state, args):
+        if control.should_training_stop or not has_no_patience_left(state, args):
             return
         control.should_training_stop = True
         if state.is_world_process_zero:

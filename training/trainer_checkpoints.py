@@ -12,7 +12,7 @@ from transformer2017.configuration.manifest import write_manifest
 from transformers import Seq2SeqTrainer
 
 from . import checkpoints
-from .saving import is_finite
+from .saving import is_finite, saying_cache
 from .sharding import whole
 from .training_arguments import TrainingArguments
 
@@ -32,7 +32,8 @@ class CheckpointingTrainer(Seq2SeqTrainer):
         as_it_is = {name: getattr(self, name) for name in ("model", "is_fsdp_enabled", "is_deepspeed_enabled")}
         self.model, self.is_fsdp_enabled, self.is_deepspeed_enabled = whole(self.model), False, False
         try:
-            super().save_model(*args, **kwargs)
+            with saying_cache(self.model):
+                super().save_model(*args, **kwargs)
         finally:
             vars(self).update(as_it_is)
 

@@ -155,9 +155,6 @@ class TrainingArguments(Seq2SeqTrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Not needed: batches hold only what the model takes."}
     )
-    use_cache: bool = field(
-        default=True, metadata={"help": "What the saved configuration says of decoding; training has no cache."}
-    )
     push_to_hub: bool = field(default=False, metadata={"help": "Upload the finished folder to the Hub."})
     gradient_accumulation_steps: int = field(
         default=1, metadata={"help": "Parts into which a device takes its share of an update of --batch_tokens."}

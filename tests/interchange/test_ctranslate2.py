@@ -45,6 +45,12 @@ def test_a_token_that_the_model_forbids_does_not_come(exportable, words, tmp_pat
     assert f"w{likely - 4}" not in {piece for one in found for piece in one.hypotheses[0]}
 
 
+def test_rules_of_search_that_do_not_travel_are_no_fault(exportable, words, tmp_path):
+    words.add_tokens("w92")
+    exportable.generation_config.update(no_repeat_ngram_size=2, repetition_penalty=1.3)
+    assert export_ctranslate2(exportable, words, tmp_path).different_translations == 0
+
+
 def test_sentences_beyond_the_table_of_positions_are_not_compared(exportable, words, tmp_path):
     words.add_tokens("w92")
     report = export_ctranslate2(exportable, words, tmp_path, sources=[[5, 6, 2], [5] * 1500 + [2]])
