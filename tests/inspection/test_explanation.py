@@ -3,6 +3,8 @@ import torch
 from transformer2017.configuration import UsageError
 from transformer2017.inspection import explain
 from transformer2017.inspection.tokens import plain, positions_of_words, token_labels
+from transformer2017.training.arguments import TokenizerArguments
+from transformer2017.training.tokenization import train_tokenizer
 
 SENTENCE = "two young dogs are running ."
 
@@ -92,6 +94,8 @@ def test_word_alignment_points_at_the_heaviest_word(explanation):
         ({"text": "  "}, "no sentence"),
         ({"num_beams": 0}, "num_beams must be at least 1"),
         ({"walk_layer": 4}, "layers 1 to 3, and no layer 4"),
+        ({"length_penalty": float("nan")}, "length_penalty must be a finite number, not nan"),
+        ({"text": "dogs " * 700}, "too long to look into: the encoder alone would have"),
     ],
 )
 def test_faults_are_told_in_a_sentence(small_model, tokenizer, arguments, told):
@@ -114,6 +118,16 @@ def test_labels_read_as_the_text(tokenizer):
     words = positions_of_words(labels, ["</s>"])
     assert ["".join(labels[i] for i in word) for word in words] == ["▁두", "▁마리의", "▁dogs", "▁שני"]
     assert [plain(name) for name in ("▁Two", "s", ".", "▁")] == ["Two", "·s", ".", "▁"]
+
+
+def test_characters_that_the_vocabulary_lacks_are_named_one_by_one():
+    """A decoder of bytes gives a run of them whole; the last byte of each character stands for that one alone."""
+    subwords = train_tokenizer(iter([SENTENCE, '"Two dogs".'] * 9), TokenizerArguments(), 290, exact=False)
+    labels = token_labels(subwords, subwords("漢字 개")["input_ids"])
+    assert [label for label in labels if not label.startswith("<")] == ["▁", "漢", "字", "▁", "개"]
+    labels = token_labels(subwords, subwords('"two dogs" are')["input_ids"])
+    words = positions_of_words(labels, ["</s>"])
+    assert ["".join(labels[i] for i in word) for word in words] == ['▁"two', '▁dogs"', "▁are"]
 
 
 def test_a_byte_level_vocabulary_shows_letters():

@@ -81,6 +81,12 @@ def test_what_is_not_there_is_told(explanation, draw, told):
         draw(explanation)
 
 
+def test_a_layer_that_only_one_stack_has_is_the_others_last(explanation):
+    """As in the walk: 3 layers in the encoder, 2 in the decoder."""
+    names = {name for name, _ in figures._all(explanation, 3)}
+    assert {"encoder-layer3-heads", "decoder-layer2-heads", "cross-layer2-heads"} <= names
+
+
 @pytest.mark.parametrize(("form", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_figures_are_saved_as_named(explanation, tmp_path, form, start):
     path = figures.save(figures.next_word(explanation, 1), tmp_path / f"a.{form}")

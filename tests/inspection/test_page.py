@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformer2017
-from transformer2017.configuration import UsageError
+from transformer2017.configuration import RunError, UsageError
 from transformer2017.inspection import Exhibit, Stop, explain, write_page
 from transformer2017.inspection.page import page
 
@@ -73,6 +73,13 @@ def test_text_cannot_become_markup(small_model, tokenizer):
     tags = re.compile(r"<[a-zA-Z!/]")
     assert len(tags.findall(text)) == len(tags.findall(plain_page))
     assert data_of(text)["text"] == nasty.strip()
+
+
+def test_numbers_that_are_none_are_told(explanation):
+    """A page of them would not open in any browser."""
+    broken = dataclasses.replace(explanation, next_word=explanation.next_word * torch.nan)
+    with pytest.raises(RunError, match="numbers are not finite"):
+        page(broken)
 
 
 def test_the_size_of_a_base_model_and_thirty_words(tokenizer):

@@ -3,7 +3,9 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from transformer2017.configuration import RunError
+from transformer2017 import Transformer2017ForConditionalGeneration
+from transformer2017.configuration import RunError, Transformer2017Config
+from transformer2017.inspection import explain
 from transformer2017.inspection.code_lines import find_line
 from transformer2017.inspection.terms import STOPS
 
@@ -98,10 +100,28 @@ def test_the_walk_ends_at_the_models_probabilities(stops, explanation):
     torch.testing.assert_close(shown, explanation.next_word[0].topk(len(shown)).values)
 
 
+def test_the_walk_tells_of_the_model_that_it_is(tokenizer):
+    """Row E has learned its positions, and an imported Marian model has another activation and a bias."""
+    config = Transformer2017Config(
+        vocab_size=len(tokenizer), d_model=24, d_ff=40, num_heads=3, encoder_layers=1, decoder_layers=1,
+        learned_positions=20, activation_function="silu", logits_bias=True,
+    )  # fmt: skip
+    model = Transformer2017ForConditionalGeneration(config).eval()
+    shown = {stop.text.key: stop for stop in explain(model, tokenizer, "two dogs .", num_beams=1).walk}
+    assert "has learned them" in shown["positional_encoding"].text.says
+    assert [line.code for line in shown["positional_encoding"].lines] == [
+        find_line(model, "embeddings", "InputEmbedding.forward", "self.positions(positions)").code
+    ]
+    assert "with a silu between them" in shown["feed_forward"].text.says
+    assert shown["feed_forward"].exhibits[0].name == "silu(x W_1 + b_1)"
+    assert "plus a bias" in shown["projection"].text.says
+    assert {stop.text for stop in shown.values()} & set(STOPS) == set(STOPS) - {
+        stop for stop in STOPS if stop.key in ("positional_encoding", "feed_forward", "projection")
+    }
+
+
 def test_the_walk_goes_through_the_layer_asked_for(small_model, tokenizer):
     """In the shallower stack it goes through the last layer."""
-    from transformer2017.inspection import explain
-
     deep = explain(small_model, tokenizer, "two dogs .", num_beams=1, walk_layer=3)
     shown = {stop.text.key: stop.exhibits for stop in deep.walk}
     torch.testing.assert_close(shown["softmax"][0].values, deep.encoder_attention[2, 0])
