@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from .ctranslate2 import compare_pieces, load_library, tokens_by_id
 from .layout import MAX_POSITIONS, POSITIONS, State, save_tokenizer, with_forbidden_tokens
 from .marian import refuse_unusual_heads
-from .report import Report, Sources, sources_or_samples
+from .report import Report, Sources, Specials, sources_or_samples
 
 ACTIVATIONS = {"relu": "relu", "silu": "swish"}  # Marian's gelu is an approximation
 FIRST_TOKENS = ("</s>", "<unk>")  # ids 0 and 1 in every Marian vocabulary
@@ -62,8 +62,7 @@ def export_marian_npz(
 
 def vocabulary_order(config: Transformer2017Config, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Our ids in Marian's order: the end and the unknown token first."""
-    end = config.eos_token_id  # of several the first, as in all formats that have one
-    first = [end[0] if isinstance(end, list) else end, tokenizer.unk_token_id]
+    first = [Specials.of(config).end, tokenizer.unk_token_id]
     if None in first:
         raise UsageError(
             "Marian needs a token for the end and one for what is unknown, and the tokenizer has not both."

@@ -19,8 +19,6 @@ BLEU_TOKENIZERS = {
 SEVERAL_REFERENCES = datasets.Features(
     {"predictions": datasets.Value("string"), "references": datasets.Sequence(datasets.Value("string"))}
 )
-
-
 SYMBOL = re.compile("(?:^|(?<= ))( |[^ ]+)(?: |$)")  # of a text with a space between them; one may be a space itself
 
 

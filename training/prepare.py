@@ -225,9 +225,9 @@ def make_model(arguments: RunArguments, tokenizer: PreTrainedTokenizerBase) -> T
     if arguments.model.model:
         model = fine_tuning.load_to_go_on(arguments, tokenizer)
         fine_tuning.settle_rate(arguments, model.config.d_model)
-        model.generation_config.max_tokens_beyond_input = tokens_beyond_input(arguments)
-        if arguments.training.max_tokens_beyond_input is not None:  # another bound would go before it
-            model.generation_config.max_length = model.generation_config.max_new_tokens = None
+        if (asked := arguments.training.max_tokens_beyond_input) is not None:
+            model.generation_config.max_tokens_beyond_input = asked
+            model.generation_config.max_length = model.generation_config.max_new_tokens = None  # which go before it
         return model
     start = tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     fields = {

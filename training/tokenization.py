@@ -206,9 +206,9 @@ def is_symbol_table(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def told_of_characters_left_out(lines: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> str:
     """The most frequent of these characters in a sentence for the user; nothing if there are none."""
-    lost = characters_left_out(lines, tokenizer) if is_symbol_table(tokenizer) else None
-    few = ", ".join(f"{character} ({count:,})" for character, count in lost.most_common(5)) if lost else ""
-    return few and f"characters that are no symbol by --symbol_pattern, left out of their lines: {few}"
+    lost = characters_left_out(lines, tokenizer) if is_symbol_table(tokenizer) else Counter()
+    few = ", ".join(f"{character} ({count:,})" for character, count in lost.most_common(5))
+    return f"characters that are no symbol by --symbol_pattern, left out of their lines: {few}" if few else ""
 
 
 def characters_left_out(lines: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Counter[str]:
